@@ -1,0 +1,1 @@
+"""Captioned pictures: reading, augmenting, batching, and the built-in shapes."""

@@ -1,0 +1,1 @@
+"""How good a trained model is, in numbers with their chance levels."""

@@ -1,0 +1,1 @@
+"""The models: each file has a config, a module and an output."""

@@ -1,0 +1,1 @@
+"""Layers: tensor in, tensor out."""

@@ -1,0 +1,1 @@
+"""Other projects' checkpoints, one file each."""

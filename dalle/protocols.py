@@ -1,0 +1,112 @@
+"""What one part of the project may know of another."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One picture of a data set with its captions."""
+
+    key: str
+    """Where it came from: a path or an index, for messages."""
+    image: Image.Image
+    """RGB."""
+    captions: tuple[str, ...]
+    """As written; may be empty."""
+
+
+class Source(Protocol):
+    """A data set: numbered samples. Reading one that is damaged raises DataError."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class ImageTokenizer(Protocol):
+    """Images in [0, 1] to grids of codes and back."""
+
+    vocab_size: int
+    image_size: tuple[int, int]
+    """(height, width) in pixels."""
+    grid: tuple[int, int]
+    """(rows, cols)."""
+
+    def encode(self, images: Float[Tensor, "b 3 height width"]) -> Int[Tensor, "b rows cols"]: ...
+
+    def decode(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b 3 height width"]: ...
+
+
+class Reranker(Protocol):
+    """How well each picture shows the text beside it; higher is better."""
+
+    def score(
+        self, texts: list[str], images: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, " n"]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What one step of training reads."""
+
+    tensors: Mapping[str, Tensor]
+    counts: Mapping[str, float]
+    """How many targets of each kind are in it, for means over the global batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """What one micro-batch gave."""
+
+    total: Float[Tensor, ""]
+    """Sum over this micro-batch divided by the given global counts: gradients of all
+    micro-batches and ranks are added up."""
+    metrics: Mapping[str, Float[Tensor, ""]]
+    """Detached, each scaled as `total` is, so that they add up over micro-batches and ranks."""
+
+
+class Task(Protocol):
+    """What is trained: model, data it reads, objective, and what there is to look at."""
+
+    kind: str
+    """The kind of model folder: "dvae", "clip" or "dalle"."""
+
+    def build(self) -> nn.Module:
+        """The model that is optimised, freshly initialised, and nothing else."""
+        ...
+
+    def read(self, sample: Sample, random: Random, *, train: bool) -> dict[str, np.ndarray] | None:
+        """One sample as arrays of fixed shapes, in a loader worker; None leaves it out."""
+        ...
+
+    def prepare(self, arrays: dict[str, Tensor]) -> Batch:
+        """Stacked arrays, on the device, as a batch; frozen parts run here, without gradients."""
+        ...
+
+    def loss(
+        self, model: nn.Module, batch: Batch, *, step: int, counts: Mapping[str, float]
+    ) -> Loss:
+        """The objective of one micro-batch; `counts` are the global batch's."""
+        ...
+
+    def validate(self, model: nn.Module, batches: Iterable[Batch], *, step: int) -> dict[str, float]:
+        """Numbers on held-out data."""
+        ...
+
+    def preview(self, model: nn.Module, batch: Batch, folder: Path) -> list[Path]:
+        """Pictures to look at during training, written to `folder`; their paths."""
+        ...
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """Write the neighbours of the model (tokenizers) to `folder`; the config's fields."""
+        ...
