@@ -36,8 +36,9 @@ def from_json(cls: type[T], data: Any, *, path: str = "config") -> T:
         ConfigError: a field is unknown, missing or of another type; the message has its path.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} is a {_kind(data)}; expected an object with the fields of "
-                          f"{cls.__name__}")
+        raise ConfigError(
+            f"{path} is a {_kind(data)}; expected an object with the fields of {cls.__name__}"
+        )
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(fields))
@@ -49,8 +50,7 @@ def from_json(cls: type[T], data: Any, *, path: str = "config") -> T:
     for name, field in fields.items():
         if name in data:
             values[name] = _convert(hints[name], data[name], f"{path}.{name}")
-        elif (field.default is dataclasses.MISSING
-              and field.default_factory is dataclasses.MISSING):
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{path}.{name} is missing; {cls.__name__} needs it")
     try:
         return cls(**values)
@@ -64,7 +64,9 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_union(arguments, value, path)
     if origin is typing.Literal:
         if value not in arguments:
-            raise ConfigError(f"{path} is {value!r}; expected one of {', '.join(map(repr, arguments))}")
+            raise ConfigError(
+                f"{path} is {value!r}; expected one of {', '.join(map(repr, arguments))}"
+            )
         return value
     if origin is tuple:
         return _convert_tuple(arguments, value, path)

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from dalle.layout import StreamLayout
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
@@ -30,7 +32,7 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Sample: ...
+    def __getitem__(self, index: int, /) -> "Sample | EncodedSample": ...
 
 
 class ImageTokenizer(Protocol):
@@ -47,12 +49,57 @@ class ImageTokenizer(Protocol):
     def decode(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b 3 height width"]: ...
 
 
+class Decoder(Protocol):
+    """What sampling may know of a model; see `models.dalle` for the meaning of each call."""
+
+    layout: StreamLayout
+    image_vocab: int
+
+    @property
+    def start_of_image(self) -> int: ...
+
+    @property
+    def start_of_text(self) -> int: ...
+
+    @property
+    def end_of_text(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def no_caption(self, texts: Int[Tensor, "p text"]) -> Int[Tensor, "p text"]: ...
+
+    def new_cache(self, *, prompts: int, samples: int) -> Any: ...
+
+    def prefill(
+        self, text: Int[Tensor, "p text"], codes: Int[Tensor, "p known"], cache: Any
+    ) -> None: ...
+
+    def step(
+        self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Any
+    ) -> Float[Tensor, "b v"]: ...
+
+    def text_step(
+        self, ids: Int[Tensor, " b"], slot: int, cache: Any
+    ) -> Float[Tensor, "b text_logits"]: ...
+
+
 class Reranker(Protocol):
     """How well each picture shows the text beside it; higher is better."""
 
     def score(
         self, texts: list[str], images: Float[Tensor, "n 3 height width"]
     ) -> Float[Tensor, " n"]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSample:
+    """One picture of a data set as the codes of an image tokenizer."""
+
+    key: str
+    codes: np.ndarray
+    """Integers, views x rows x cols: several crops of the same picture."""
+    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +132,9 @@ class Task(Protocol):
         """The model that is optimised, freshly initialised, and nothing else."""
         ...
 
-    def read(self, sample: Sample, random: Random, *, train: bool) -> dict[str, np.ndarray] | None:
+    def read(
+        self, sample: "Sample | EncodedSample", random: Random, *, train: bool
+    ) -> dict[str, np.ndarray] | None:
         """One sample as arrays of fixed shapes, in a loader worker; None leaves it out."""
         ...
 
@@ -99,7 +148,9 @@ class Task(Protocol):
         """The objective of one micro-batch; `counts` are the global batch's."""
         ...
 
-    def validate(self, model: nn.Module, batches: Iterable[Batch], *, step: int) -> dict[str, float]:
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], *, step: int
+    ) -> dict[str, float]:
         """Numbers on held-out data."""
         ...
 

@@ -1,0 +1,175 @@
+"""Keys and values kept while decoding: one prompt's text once, and per sample no more image
+slots than the layer's pattern reads."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dalle.layout import StreamLayout
+from dalle.nn.attention import dense_attention
+from dalle.nn.masks import Pattern, StepKeys, step_keys
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerCache:
+    """One layer's keys and values, filled in place."""
+
+    text_keys: Float[Tensor, "prompts h text d"]
+    text_values: Float[Tensor, "prompts h text d"]
+    image_keys: Float[Tensor, "pictures h kept d"]
+    image_values: Float[Tensor, "pictures h kept d"]
+    """Image slot p is kept at p mod kept: a ring no longer than the pattern's reach."""
+    reads: Int[Tensor, "image most"]
+    """For every image slot, the places in the ring that it reads."""
+    unread: Float[Tensor, "image most"]
+    """Added to the scores: 0 where `reads` is a key, minus infinity where it is filling."""
+
+
+class Cache:
+    """The keys and values of all layers for a launch of `prompts` x `samples` pictures.
+
+    Pictures are ordered prompt by prompt. The text of a prompt (with whatever condition stands
+    before it) is kept once for all of its samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: StreamLayout,
+        patterns: tuple[Pattern, ...],
+        prompts: int,
+        samples: int,
+        heads: int,
+        head_width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.layout = layout
+        self.prompts = prompts
+        self.samples = samples
+        tables = {pattern: step_keys(pattern, layout, device) for pattern in set(patterns)}
+
+        def empty(count: int, slots: int) -> Tensor:
+            return torch.zeros(count, heads, slots, head_width, dtype=dtype, device=device)
+
+        def layer(table: StepKeys) -> LayerCache:
+            pictures, kept = prompts * samples, table.reach
+            unread = torch.zeros(table.valid.shape, dtype=dtype, device=device)
+            return LayerCache(
+                text_keys=empty(prompts, layout.image_start),
+                text_values=empty(prompts, layout.image_start),
+                image_keys=empty(pictures, kept),
+                image_values=empty(pictures, kept),
+                reads=table.slots % kept,
+                unread=unread.masked_fill(~table.valid, float("-inf")),
+            )
+
+        self.layers = [layer(tables[pattern]) for pattern in patterns]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Memory of one more sample, in bytes; the text is shared."""
+        per_picture = (
+            x[0] for layer in self.layers for x in (layer.image_keys, layer.image_values)
+        )
+        return sum(x.numel() * x.element_size() for x in per_picture)
+
+
+class Prefill:
+    """Attention over the first slots of the stream, whose keys and values it keeps.
+
+    The stream is one per prompt: `image_start` slots and then any number of image slots, which
+    every sample of the prompt shares.
+    """
+
+    def __init__(self, cache: Cache, masks: tuple[Bool[Tensor, "length length"], ...]) -> None:
+        self.cache = cache
+        self.masks = masks
+
+    def __call__(
+        self,
+        layer: int,
+        queries: Float[Tensor, "prompts h t d"],
+        keys: Float[Tensor, "prompts h t d"],
+        values: Float[Tensor, "prompts h t d"],
+    ) -> Float[Tensor, "prompts h t d"]:
+        kept = self.cache.layers[layer]
+        start, length = self.cache.layout.image_start, keys.shape[2]
+        text = min(start, length)
+        kept.text_keys[:, :, :text] = keys[:, :, :text]
+        kept.text_values[:, :, :text] = values[:, :, :text]
+        ring = kept.image_keys.shape[2]
+        known = max(0, length - start)
+        if known:
+            slots = torch.arange(max(0, known - ring), known, device=keys.device)
+            for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
+                shared = new[:, :, start + slots].repeat_interleave(self.cache.samples, dim=0)
+                store[:, :, slots % ring] = shared
+        mask = self.masks[layer][:length, :length]
+        return dense_attention(queries, keys, values, mask)
+
+
+class ImageStep:
+    """Attention of one image slot of every picture, reading and extending the cache."""
+
+    def __init__(self, cache: Cache, slot: Int[Tensor, ""]) -> None:
+        self.cache = cache
+        self.slot = slot
+
+    def __call__(
+        self,
+        layer: int,
+        queries: Float[Tensor, "b h 1 d"],
+        keys: Float[Tensor, "b h 1 d"],
+        values: Float[Tensor, "b h 1 d"],
+    ) -> Float[Tensor, "b h 1 d"]:
+        kept = self.cache.layers[layer]
+        # Slots stay tensors: no value goes to the host, so that a step can be captured once.
+        place = (self.slot % kept.image_keys.shape[2]).reshape(1)
+        kept.image_keys.index_copy_(2, place, keys)
+        kept.image_values.index_copy_(2, place, values)
+        at = self.slot.reshape(1)
+        reads = kept.reads.index_select(0, at)[0]
+        unread = kept.unread.index_select(0, at)[0]
+
+        queries = queries * queries.shape[-1] ** -0.5
+        # b h 1 d -> p h s d: the samples of a prompt read its text in one product.
+        by_prompt = queries.squeeze(2).unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
+        text = by_prompt @ kept.text_keys.transpose(-1, -2)  # p h s text
+        text = text.transpose(1, 2).flatten(0, 1)  # b h text
+        local_keys = kept.image_keys.index_select(2, reads)
+        local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h most
+        weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1, dtype=torch.float32)
+        weights = weights.to(values.dtype)
+        num_text = text.shape[-1]
+        over_text = weights[..., :num_text].unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
+        from_text = (over_text @ kept.text_values).transpose(1, 2).flatten(0, 1)  # b h d
+        local_values = kept.image_values.index_select(2, reads)
+        from_image = weights[..., None, num_text:] @ local_values  # b h 1 d
+        return from_image + from_text.unsqueeze(2)
+
+
+class TextStep:
+    """Attention of one text slot of every prompt (one sample each), extending the cache."""
+
+    def __init__(self, cache: Cache, slot: int) -> None:
+        self.cache = cache
+        self.slot = slot
+
+    def __call__(
+        self,
+        layer: int,
+        queries: Float[Tensor, "b h 1 d"],
+        keys: Float[Tensor, "b h 1 d"],
+        values: Float[Tensor, "b h 1 d"],
+    ) -> Float[Tensor, "b h 1 d"]:
+        kept = self.cache.layers[layer]
+        kept.text_keys[:, :, self.slot] = keys[:, :, 0]
+        kept.text_values[:, :, self.slot] = values[:, :, 0]
+        upto = self.slot + 1
+        everything = torch.ones(1, upto, dtype=torch.bool, device=keys.device)
+        return dense_attention(
+            queries, kept.text_keys[:, :, :upto], kept.text_values[:, :, :upto], everything
+        )

@@ -1,0 +1,158 @@
+"""Attention patterns: one predicate each, and everything that is derived from it.
+
+Between image slots in raster order over W columns, with d = query - key >= 0:
+
+    row       d <= W                                     itself and the W slots before
+    column    d mod W = 0                                the same column
+    conv      d // W <= s and (d mod W <= s or d mod W >= W - s),  s = (kernel - 1) / 2
+    full      every d
+
+Text is causal, every image slot sees all text, text sees no image. As image slot p holds token
+p - 1, a row layer reads the tokens p - 1 ... p - 1 - W: published so.
+
+Source: arXiv 2102.12092, section 2.2, appendix B.1 and figure 11.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dalle.errors import ConfigError
+from dalle.layout import StreamLayout
+
+PatternName = Literal["row", "column", "conv", "full"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pattern:
+    """Which image slots an image slot may read."""
+
+    name: PatternName
+    kernel: int = 0
+    """Side of the square that `conv` reads, odd; 0 for the others."""
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(PatternName):
+            raise ConfigError(
+                f"attention pattern {self.name!r} is unknown; "
+                f"expected one of {', '.join(get_args(PatternName))}"
+            )
+        if self.name == "conv" and (self.kernel < 1 or self.kernel % 2 == 0):
+            raise ConfigError(
+                f"the conv pattern has kernel {self.kernel}; expected an odd number (11 as published)"
+            )
+
+
+def published_patterns(depth: int) -> tuple[PatternName, ...]:
+    """The published order: the last layer conv, layers 2, 6, 10, ... column, all others row.
+
+    Source: arXiv 2102.12092, appendix B.1 (64 layers: 47 row, 16 column, 1 conv).
+    """
+    return tuple(
+        "conv" if layer == depth else "column" if (layer - 2) % 4 == 0 else "row"
+        for layer in range(1, depth + 1)
+    )
+
+
+def _image_may_attend(
+    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"], cols: int
+) -> Bool[Tensor, "..."]:
+    distance = query - key
+    causal = distance >= 0
+    if pattern.name == "full":
+        return causal
+    if pattern.name == "row":
+        return causal & (distance <= cols)
+    across = distance.remainder(cols)
+    if pattern.name == "column":
+        return causal & (across == 0)
+    side = (pattern.kernel - 1) // 2
+    down = distance.div(cols, rounding_mode="floor")
+    return causal & (down <= side) & ((across <= side) | (across >= cols - side))
+
+
+def may_attend(
+    pattern: Pattern,
+    layout: StreamLayout,
+    query: Int[Tensor, "*q"],
+    key: Int[Tensor, "*k"],
+) -> Bool[Tensor, "..."]:
+    """Whether slot `query` of the stream reads slot `key`; the two broadcast.
+
+    Every mask, block mask, decoding table and drawing of the project derives from this function.
+    """
+    start = layout.image_start
+    key_is_image = key >= start
+    among_images = (query >= start) & _image_may_attend(
+        pattern, query - start, key - start, layout.cols
+    )
+    return torch.where(key_is_image, among_images, key <= query)
+
+
+def dense_mask(
+    pattern: Pattern, layout: StreamLayout, device: torch.device | str | None = None
+) -> Bool[Tensor, "length length"]:
+    """The whole mask, query by key; True where the query reads the key."""
+    slots = torch.arange(layout.length, device=device)
+    return may_attend(pattern, layout, slots[:, None], slots[None, :])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepKeys:
+    """Which image slots each image slot reads, as a table for decoding one slot at a time."""
+
+    slots: Int[Tensor, "image most"]
+    """Image slots in rising order, filled up with 0."""
+    valid: Bool[Tensor, "image most"]
+    """False where `slots` is only filling."""
+    reach: int
+    """A cache that keeps this many of the latest image slots keeps every slot that is read."""
+
+
+def step_keys(
+    pattern: Pattern, layout: StreamLayout, device: torch.device | str | None = None
+) -> StepKeys:
+    """The image keys of every image query, from the predicate."""
+    slots = torch.arange(layout.image, device=device) + layout.image_start
+    allowed = may_attend(pattern, layout, slots[:, None], slots[None, :])
+    most = int(allowed.sum(dim=1).max())
+    # A stable sort of "not allowed" brings the allowed keys to the front, in rising order.
+    order = torch.argsort((~allowed).to(torch.uint8), dim=1, stable=True)[:, :most]
+    valid = torch.gather(allowed, 1, order)
+    query, key = torch.nonzero(allowed, as_tuple=True)
+    return StepKeys(
+        slots=torch.where(valid, order, 0), valid=valid, reach=int((query - key).max()) + 1
+    )
+
+
+def transpose_order(layout: StreamLayout) -> Int[Tensor, " length"]:
+    """Slots of the stream with the image grid transposed: raster slot r W + c goes to c R + r.
+
+    In this order the column pattern is contiguous blocks, which is how the published model runs
+    it; the result is the same.
+
+    Source: arXiv 2102.12092, figure 11 (c).
+    """
+    image = torch.arange(layout.image).unflatten(0, layout.grid).transpose(0, 1).flatten()
+    return torch.cat([torch.arange(layout.image_start), image + layout.image_start])
+
+
+def draw_mask(mask: Bool[Tensor, "length length"], layout: StreamLayout) -> str:
+    """A mask as lines of text, `#` where the query (line) reads the key (character).
+
+    Left of the bar the condition and the text, right of it the image, a space between grid rows:
+
+        p05 ####|.### ##.. .... ....
+    """
+    lines = []
+    for query, row in enumerate(mask.tolist()):
+        cells = "".join("#" if cell else "." for cell in row)
+        head, image = cells[: layout.image_start], cells[layout.image_start :]
+        rows = [image[i : i + layout.cols] for i in range(0, layout.image, layout.cols)]
+        slot = query - layout.image_start
+        name = f"p{slot:02d}" if slot >= 0 else f"t{query}".ljust(3)
+        lines.append(f"{name} {head}|{' '.join(rows)}")
+    return "\n".join(lines)

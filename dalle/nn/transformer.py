@@ -1,0 +1,79 @@
+"""The residual blocks, and their stack.
+
+Pre-activation residual blocks: h + attention(LN(h)), then + mlp(LN(.)), a last layer norm after
+the stack. The paper names the blocks as those of Child et al. 2019 and gives no more.
+
+Source: arXiv 2102.12092, section 2.2, appendix B.1; arXiv 1904.10509, section 5.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dalle.nn.attention import Attend
+
+INIT_GAIN = 0.125
+"""Weights start as N(0, INIT_GAIN / sqrt(inputs)). Source: arXiv 1904.10509, section 6."""
+
+
+class QuickGELU(nn.Module):
+    """x sigmoid(1.702 x), the approximation that Child et al. use."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Block(nn.Module):
+    """One attention and one MLP, each a residual branch: "b t d" -> "b t d"."""
+
+    def __init__(self, *, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.activation = QuickGELU()
+        self.mlp_out = nn.Linear(4 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "b t d"], layer: int, attend: Attend) -> Tensor:
+        qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each b h t d
+        mixed = attend(layer, queries, keys, values).transpose(1, 2).flatten(2)
+        x = x + self.dropout(self.attention_out(mixed))
+        hidden = self.activation(self.mlp_in(self.mlp_norm(x)))
+        return x + self.dropout(self.mlp_out(hidden))
+
+
+class Transformer(nn.Module):
+    """`depth` blocks and a last layer norm."""
+
+    def __init__(self, *, depth: int, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(width=width, heads=heads, dropout=dropout) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; the two matrices that write to the residual stream are scaled by
+        1 / sqrt(2 depth), so that its variance does not grow with the depth.
+
+        Source: arXiv 1904.10509, section 6.
+        """
+        for block in self.blocks:
+            for linear in (block.qkv, block.attention_out, block.mlp_in, block.mlp_out):
+                writes = linear is block.attention_out or linear is block.mlp_out
+                gain = INIT_GAIN / math.sqrt(2 * len(self.blocks)) if writes else INIT_GAIN
+                nn.init.normal_(linear.weight, std=gain / math.sqrt(linear.in_features))
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Float[Tensor, "b t d"], attend: Attend) -> Float[Tensor, "b t d"]:
+        for layer, block in enumerate(self.blocks):
+            x = block(x, layer, attend)
+        return self.norm(x)

@@ -1,0 +1,206 @@
+"""Prefill once for each prompt, then one position at a time.
+
+Pictures are sampled in launches of a fixed number, short ones filled up, and picture i draws from
+its own seed: it does not depend on what else is sampled with it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dalle.errors import InputError
+from dalle.protocols import Decoder
+from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Pictures as codes."""
+
+    codes: Int[Tensor, "n rows cols"]
+    log_prob: Float[Tensor, " n"]
+    """ln p(sampled codes | text) in nats, at temperature 1, unfiltered and unguided."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """Pictures that are sampled together, ordered prompt by prompt."""
+
+    prompts: list[int]
+    pictures: list[int]
+    """Index of each picture; repeated where the launch is only filled up."""
+
+
+@torch.inference_mode()
+def sample_codes(
+    model: Decoder,
+    texts: Int[Tensor, "prompts text"],
+    *,
+    prompt_of: list[int],
+    seeds: list[int],
+    sampling: Sampling,
+    given: Int[Tensor, "rows cols"] | None = None,
+    keep: Bool[Tensor, "rows cols"] | None = None,
+    launch: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> Sampled:
+    """Sample one picture for each seed.
+
+    Args:
+        texts: ids of the text slots of each prompt.
+        prompt_of: for each picture, the row of `texts` it shows.
+        seeds: for each picture, 0 <= seed < 2^63.
+        given: codes of an image prompt, for all pictures.
+        keep: True for the cells that are taken from `given`; the others are sampled in raster
+            order, each seeing all cells before it.
+        launch: how many pictures are sampled at once.
+        progress: called with the number of tokens just sampled.
+
+    Returns:
+        Codes on the CPU, in the order of `seeds`.
+    """
+    layout = model.layout
+    if len(prompt_of) != len(seeds):
+        raise InputError(f"{len(seeds)} seeds for {len(prompt_of)} pictures; expected one for each")
+    if launch < 1:
+        raise InputError(f"launch is {launch}; expected at least 1 picture at once")
+    if (given is None) != (keep is None):
+        raise InputError("an image prompt needs both its codes and the cells to keep")
+    if given is None or keep is None:
+        given = torch.zeros(layout.grid, dtype=torch.long)
+        keep = torch.zeros(layout.grid, dtype=torch.bool)
+    if tuple(given.shape) != layout.grid or tuple(keep.shape) != layout.grid:
+        raise InputError(
+            f"the image prompt has {tuple(given.shape)} cells; the model's grid is {layout.grid}"
+        )
+    codes = torch.empty(len(seeds), layout.image, dtype=torch.long)
+    log_prob = torch.empty(len(seeds))
+    for group in _launches(prompt_of, launch):
+        sampled = _sample_launch(
+            model,
+            texts[group.prompts],
+            seeds=[seeds[i] for i in group.pictures],
+            sampling=sampling,
+            given=given.flatten(),
+            keep=keep.flatten(),
+            progress=_real_progress(progress, len(set(group.pictures))),
+        )
+        codes[group.pictures] = sampled[0].cpu()
+        log_prob[group.pictures] = sampled[1].cpu()
+    return Sampled(codes.unflatten(1, layout.grid), log_prob)
+
+
+def _real_progress(progress: Callable[[int], None] | None, pictures: int) -> Callable[[int], None]:
+    return (lambda slots: progress(slots * pictures)) if progress else (lambda slots: None)
+
+
+def _launches(prompt_of: list[int], launch: int) -> Iterator[_Launch]:
+    """Split pictures into launches of `launch` pictures, each with as many samples of every
+    prompt in it as of any other, filling up by repetition."""
+    if not prompt_of:
+        return
+    by_prompt: dict[int, list[int]] = {}
+    for picture, prompt in enumerate(prompt_of):
+        by_prompt.setdefault(prompt, []).append(picture)
+    most = max(len(pictures) for pictures in by_prompt.values())
+    samples = min(launch, 1 << (most - 1).bit_length())
+    chunks = [
+        (prompt, (pictures[i : i + samples] + [pictures[-1]] * samples)[:samples])
+        for prompt, pictures in by_prompt.items()
+        for i in range(0, len(pictures), samples)
+    ]
+    prompts = launch // samples
+    for i in range(0, len(chunks), prompts):
+        group = chunks[i : i + prompts]
+        group += [group[-1]] * (prompts - len(group))
+        yield _Launch([prompt for prompt, _ in group], [p for _, chunk in group for p in chunk])
+
+
+def _sample_launch(
+    model: Decoder,
+    texts: Int[Tensor, "prompts text"],
+    *,
+    seeds: list[int],
+    sampling: Sampling,
+    given: Int[Tensor, " image"],
+    keep: Bool[Tensor, " image"],
+    progress: Callable[[int], None],
+) -> tuple[Int[Tensor, "b image"], Float[Tensor, " b"]]:
+    layout, pictures = model.layout, len(seeds)
+    guided = sampling.guidance != 1.0
+    device = texts.device
+    given, keep = given.to(device), keep.to(device)
+    uniform = uniform_table(seeds, layout.image).to(device)
+    known = int(keep.long().cumprod(0).sum())  # cells kept before the first one to sample
+    if guided:
+        texts = torch.cat([texts, model.no_caption(texts)])
+    cache = model.new_cache(prompts=len(texts), samples=pictures // (len(texts) // (1 + guided)))
+    model.prefill(texts, given[:known].expand(len(texts), -1), cache)
+
+    codes = given.expand(pictures, -1).clone()
+    log_prob = torch.zeros(pictures, device=device)
+    last = torch.full((pictures,), model.start_of_image, device=device)
+    if known:
+        last = codes[:, known - 1]
+    progress(known)
+    for p in range(known, layout.image):
+        slot = torch.tensor(p, device=device)
+        logits = model.step(last.repeat(1 + guided), slot, cache)
+        conditional = logits[:pictures]
+        steered = (
+            guide(conditional, logits[pictures:], sampling.guidance) if guided else conditional
+        )
+        drawn = draw_token(steered, uniform[p], sampling)
+        last = torch.where(keep[p], codes[:, p], drawn)
+        codes[:, p] = last
+        chosen = torch.log_softmax(conditional, dim=-1).gather(1, last.unsqueeze(1)).squeeze(1)
+        log_prob += torch.where(keep[p], 0.0, chosen)
+        progress(1)
+    return codes, log_prob
+
+
+@torch.inference_mode()
+def complete_text(
+    model: Decoder, ids: list[int], *, seeds: list[int], sampling: Sampling
+) -> list[list[int]]:
+    """Go on with a text, once for each seed, until the model ends it or its slots are full.
+
+    Args:
+        ids: tokens of the beginning, without the start; cut to the slots there are.
+        sampling: guidance has no meaning here and must be 1.
+
+    Returns:
+        For each seed all tokens, those given included, without start and end.
+    """
+    if sampling.guidance != 1.0:
+        raise InputError(
+            f"guidance is {sampling.guidance}; completing text has no guidance, take 1"
+        )
+    if not seeds:
+        return []
+    slots, count = model.layout.text, len(seeds)
+    device = model.device
+    stream = [model.start_of_text, *ids][:slots]
+    known = torch.tensor(stream, device=device).expand(count, -1)
+    cache = model.new_cache(prompts=count, samples=1)
+    empty = known.new_empty((count, 0))
+    if len(stream) > 1:
+        model.prefill(known[:, :-1], empty, cache)
+    uniform = uniform_table(seeds, slots).to(device)
+    last, drawn = known[:, -1], []
+    for slot in range(len(stream) - 1, slots - 1):
+        last = draw_token(model.text_step(last, slot, cache), uniform[slot], sampling)
+        drawn.append(last)
+        ended = torch.stack(drawn, dim=1).eq(model.end_of_text).any(dim=1)
+        if bool(ended.all()):
+            break
+        # What an ended row goes on with is cut off below; its input must only be a token.
+        last = last.clamp(max=model.end_of_text - 1)
+    continued = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in seeds]
+    return [
+        stream[1:] + (row[: row.index(model.end_of_text)] if model.end_of_text in row else row)
+        for row in continued
+    ]
