@@ -1,0 +1,119 @@
+"""The patterns against the published figure, the published counts and one another."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dalle.errors import ConfigError
+from dalle.layout import StreamLayout
+from dalle.nn.masks import (
+    Pattern,
+    dense_mask,
+    draw_mask,
+    may_attend,
+    published_patterns,
+    step_keys,
+    transpose_order,
+)
+
+FIGURE = Path(__file__).parents[1] / "golden" / "masks_figure_11.txt"
+TOY = StreamLayout(text=4, rows=4, cols=4)
+LAYOUTS = [
+    StreamLayout(text=4, rows=4, cols=4),
+    StreamLayout(text=3, rows=5, cols=7),
+    StreamLayout(text=2, rows=6, cols=3, prefix=1),
+    StreamLayout(text=1, rows=1, cols=5),
+]
+PATTERNS = [
+    Pattern(name="row"),
+    Pattern(name="column"),
+    Pattern(name="conv", kernel=3),
+    Pattern(name="full"),
+]
+
+
+def figure(panel: str) -> str:
+    text = FIGURE.read_text()
+    return text.split(f"[{panel}]\n")[1].split("\n\n")[0].rstrip()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS[:3], ids=lambda p: p.name)
+def test_mask_equals_figure_11_cell_by_cell(pattern):
+    assert draw_mask(dense_mask(pattern, TOY), TOY) == figure(pattern.name)
+
+
+def test_column_mask_in_transposed_order_equals_figure_11c():
+    order = transpose_order(TOY)
+    mask = dense_mask(Pattern(name="column"), TOY)[order][:, order]
+    assert draw_mask(mask, TOY) == figure("column transposed")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ones", "among_images"),
+    [
+        (Pattern(name="row"), 328_304, 33_264),
+        (Pattern(name="column"), 311_936, 16_896),
+        (Pattern(name="conv", kernel=11), 356_384, 61_344),
+        (Pattern(name="full"), 819_840, 524_800),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_full_size_counts(pattern, ones, among_images):
+    layout = StreamLayout(text=256, rows=32, cols=32)
+    mask = dense_mask(pattern, layout)
+    assert int(mask.sum()) == ones
+    assert int(mask[256:, 256:].sum()) == among_images
+
+
+def test_conv_11_reads_the_66_published_offsets():
+    layout = StreamLayout(text=1, rows=32, cols=32)
+    last = dense_mask(Pattern(name="conv", kernel=11), layout)[-1, 1:]
+    offsets = (1023 - torch.nonzero(last)[:, 0]).flip(0).tolist()
+    runs = [(0, 5), (27, 37), (59, 69), (91, 101), (123, 133), (155, 165), (187, 191)]
+    assert offsets == [d for first, final in runs for d in range(first, final + 1)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
+def test_text_is_causal_and_seen_by_every_image_slot_and_sees_no_image(pattern, layout):
+    mask = dense_mask(pattern, layout)
+    start = layout.image_start
+    assert torch.equal(mask[:start, :start], torch.ones(start, start).tril().bool())
+    assert mask[start:, :start].all()
+    assert not mask.triu(1).any()
+    assert mask.diagonal().all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
+def test_step_keys_are_the_rows_of_the_dense_mask(pattern, layout):
+    table = step_keys(pattern, layout)
+    start = layout.image_start
+    image = dense_mask(pattern, layout)[start:, start:]
+    for query in range(layout.image):
+        keys = table.slots[query][table.valid[query]].tolist()
+        assert keys == torch.nonzero(image[query])[:, 0].tolist()
+        assert query - min(keys) < table.reach
+    # The ring is no longer than needed: some query reads its oldest slot.
+    lowest = torch.where(table.valid, table.slots, layout.image).amin(dim=1)
+    assert int((torch.arange(layout.image) - lowest).max()) + 1 == table.reach
+
+
+def test_published_order_is_47_row_16_column_1_conv():
+    names = published_patterns(64)
+    assert [names.count(n) for n in ("row", "column", "conv")] == [47, 16, 1]
+    assert names[:4] == ("row", "column", "row", "row")
+    assert names[-1] == "conv"
+
+
+def test_predicate_broadcasts_without_building_the_mask():
+    query, key = torch.tensor([[7], [9]]), torch.tensor([0, 5, 9])
+    part = may_attend(Pattern(name="row"), TOY, query, key)
+    assert torch.equal(part, dense_mask(Pattern(name="row"), TOY)[[7, 9]][:, [0, 5, 9]])
+
+
+@pytest.mark.parametrize(("name", "kernel"), [("axial", 0), ("conv", 4), ("conv", 0)])
+def test_unknown_patterns_are_refused(name, kernel):
+    with pytest.raises(ConfigError, match=r"expected (one of row|an odd number)"):
+        Pattern(name=name, kernel=kernel)
