@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from random import Random
 
 Merges = Mapping[tuple[int, int], tuple[int, int]]
@@ -35,7 +36,7 @@ def merge(symbols: Sequence[int], merges: Merges, *, dropout: float, random: Ran
     previous = list(range(-1, len(ids) - 1))
     joined_at: dict[int, int] = {}  # rank -> id, filled as ranks are met
     heap: list[int] = []  # rank and position packed in one integer: it compares faster than a pair
-    for position, pair in enumerate(zip(ids, ids[1:], strict=False)):
+    for position, pair in enumerate(pairwise(ids)):
         if (found := merges.get(pair)) is not None:
             joined_at[found[0]] = found[1]
             heap.append(found[0] << _POSITION_BITS | position)
