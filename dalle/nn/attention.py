@@ -40,12 +40,16 @@ def dense_attention(
     """
     if queries.device.type != "cpu":
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    # On the CPU the backward pass of the fused kernel took 31 % of a step at 79 positions; plain
-    # products took 9 %.
-    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-    scores = scores.masked_fill(~mask, float("-inf"))
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
-    return weights.to(values.dtype) @ values
+    # On the CPU the fused kernel's backward pass took 31 % of a step at 79 positions, plain
+    # products 9 %; scale and mask ride in the first product, which saves another tenth of a step.
+    batch, _, _, width = queries.shape
+    bias = torch.zeros(mask.shape, dtype=queries.dtype).masked_fill_(~mask, float("-inf"))
+    queries, keys, values = (x.flatten(0, 1) for x in (queries, keys, values))
+    scores = torch.baddbmm(
+        bias.expand(len(queries), -1, -1), queries, keys.transpose(1, 2), alpha=width**-0.5
+    )
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+    return (weights @ values).unflatten(0, (batch, -1))
 
 
 class WholeStream:

@@ -11,6 +11,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dalle.nn.attention import Attend
 
@@ -22,7 +23,8 @@ class QuickGELU(nn.Module):
     """x sigmoid(1.702 x), the approximation that Child et al. use."""
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return x * torch.sigmoid(1.702 * x)
+        # The same as x * sigmoid(1.702 x), in one kernel forward and one backward.
+        return F.silu(1.702 * x) * (1 / 1.702)
 
 
 class Block(nn.Module):

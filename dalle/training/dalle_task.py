@@ -228,10 +228,10 @@ def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targ
     return targets.masked_fill(is_pad[:, :1], -1)
 
 
-def _summed_nll(
-    logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]
-) -> Float[Tensor, ""]:
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum")
+def _summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
+    return F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
+    )
 
 
 def _link_folder(source: Path, target: Path) -> None:
