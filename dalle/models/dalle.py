@@ -47,7 +47,7 @@ class DalleConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.text_slots < 2:
             raise ConfigError(
-                f"text_slots is {self.text_slots}; expected at least 2: the start token and one more"
+                f"text_slots is {self.text_slots}; expected at least 2: the start and one more"
             )
         if self.width % self.heads:
             raise ConfigError(

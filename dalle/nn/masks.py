@@ -42,7 +42,8 @@ class Pattern:
             )
         if self.name == "conv" and (self.kernel < 1 or self.kernel % 2 == 0):
             raise ConfigError(
-                f"the conv pattern has kernel {self.kernel}; expected an odd number (11 as published)"
+                f"the conv pattern has kernel {self.kernel}; "
+                "expected an odd number (11 as published)"
             )
 
 

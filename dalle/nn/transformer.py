@@ -8,7 +8,6 @@ Source: arXiv 2102.12092, section 2.2, appendix B.1; arXiv 1904.10509, section 5
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
