@@ -1,6 +1,8 @@
 """The built-in captioned pictures, and the reader that tells what a picture shows."""
 
 from dalle.data.shapes.draw import draw
+from dalle.data.shapes.judge import Verdict, judge
+from dalle.data.shapes.reader import Reading, Seen, read_scene
 from dalle.data.shapes.scene import (
     COLOURS,
     HELD_OUT,
@@ -28,14 +30,19 @@ __all__ = [
     "RELATIONS",
     "SHAPES",
     "SIZES",
+    "Reading",
     "Scene",
+    "Seen",
     "ShapesSource",
     "Thing",
+    "Verdict",
     "all_captions",
     "caption",
     "captions",
     "draw",
+    "judge",
     "parse_caption",
     "plain_caption",
     "random_scene",
+    "read_scene",
 ]

@@ -1,6 +1,6 @@
 """Drawing a scene: smooth edges at any picture size, on white.
 
-Lengths are fractions of the side. One thing stands in a cell of the 3×3 grid; two stand on the
+Lengths are fractions of the side. One thing stands in a cell of a grid of 3 by 3; two stand on the
 axis of their relation, far enough apart that large ones never touch, and stray across it.
 """
 
@@ -17,9 +17,9 @@ from dalle.errors import InputError
 
 RGB: dict[Colour, tuple[int, int, int]] = {
     "red": (225, 30, 40),
-    "orange": (255, 135, 0),
-    "yellow": (250, 220, 10),
-    "green": (20, 160, 50),
+    "orange": (255, 125, 0),
+    "yellow": (255, 230, 0),
+    "green": (0, 170, 45),
     "cyan": (20, 205, 230),
     "blue": (35, 65, 225),
     "purple": (150, 40, 185),

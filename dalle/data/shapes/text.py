@@ -106,7 +106,8 @@ def parse_caption(text: str) -> Scene:
             f"{text[:200]!r} is not phrased as the captions of dalle.data.shapes are; one such is "
             "'a small red circle to the left of a large blue ring'"
         )
-    size, colour, shape, position, relation, *second = match.groups()
+    groups: tuple[Any, ...] = match.groups()
+    size, colour, shape, position, relation, *second = groups
     things = [Thing(shape=shape, colour=colour, size=_MEANING[size])]
     if position is not None:
         return Scene(things=tuple(things), position=_MEANING[position])
