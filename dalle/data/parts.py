@@ -1,0 +1,102 @@
+"""Samples read into micro-batches, another standing in for each that cannot be used."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dalle.data.order import sample_at, sample_random, substitute
+from dalle.errors import DalleError, DataError
+from dalle.protocols import Source
+
+MAX_ATTEMPTS = 100
+"""Substitutes tried for one sample before the data set is given up."""
+
+Read = Callable[[Any, Random], Mapping[str, np.ndarray] | None]
+"""A sample of the source and its generator to arrays of fixed shapes; None leaves it out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unused:
+    """A sample that another one stood in for."""
+
+    index: int
+    reason: str | None
+    """What was wrong; None where `read` left it out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One micro-batch of one rank, or the error that reading it ended with."""
+
+    arrays: dict[str, Tensor]
+    unused: tuple[Unused, ...] = ()
+    error: DalleError | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts(Dataset[Part]):
+    """One rank's micro-batches, numbered: step * micro_batches + micro-batch."""
+
+    source: Source
+    read: Read
+    batch_size: int
+    seed: int
+    rank: int
+    world: int
+    micro_batches: int
+
+    @property
+    def size(self) -> int:
+        """Samples in one micro-batch."""
+        return self.batch_size // (self.world * self.micro_batches)
+
+    def positions(self, number: int) -> range:
+        """Where a micro-batch lies in the endless sequence of samples."""
+        step, micro = divmod(number, self.micro_batches)
+        start = step * self.batch_size + (self.rank * self.micro_batches + micro) * self.size
+        return range(start, start + self.size)
+
+    def indices(self, number: int) -> list[int]:
+        """The samples of a micro-batch, before any substitution."""
+        size = len(self.source)
+        return [sample_at(p, seed=self.seed, size=size)[1] for p in self.positions(number)]
+
+    def __getitem__(self, number: int) -> Part:
+        unused: list[Unused] = []
+        try:
+            rows = [self._row(position, unused) for position in self.positions(number)]
+        except DalleError as error:  # carried over: a worker would wrap it in a traceback
+            return Part(arrays={}, unused=tuple(unused), error=error)
+        return Part(arrays=stack(rows), unused=tuple(unused))
+
+    def _row(self, position: int, unused: list[Unused]) -> Mapping[str, np.ndarray]:
+        size = len(self.source)
+        epoch, first = sample_at(position, seed=self.seed, size=size)
+        index = first
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt > 0:
+                index = substitute(self.seed, epoch, first, attempt=attempt, size=size)
+            random = sample_random(self.seed, epoch, first, attempt=attempt)
+            try:
+                row = self.read(self.source[index], random)
+            except DataError as error:
+                unused.append(Unused(index=index, reason=str(error)))
+                continue
+            if row is not None:
+                return row
+            unused.append(Unused(index=index, reason=None))
+        raise DataError(
+            f"{MAX_ATTEMPTS} samples in a row are damaged or left out; the last one: "
+            f"{unused[-1].reason or 'left out by the settings'}"
+        )
+
+
+def stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:
+    """Equal arrays of samples as tensors with a batch axis in front."""
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}

@@ -1,0 +1,116 @@
+"""Micro-batches read ahead by worker processes, which may die or hang."""
+
+import itertools
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader
+
+from dalle.data.parts import Part, Parts
+from dalle.errors import DataError
+
+POLL_SECONDS = 5.0
+"""How soon the death of a worker is noticed."""
+
+_log = logging.getLogger(__name__)
+
+
+def read_in_workers(
+    parts: Parts, first: int, *, num_workers: int, timeout: float
+) -> Iterator[Part]:
+    """The micro-batches from number `first` on, in order, without end.
+
+    When a worker dies or does not answer, the micro-batch that was waited for is read again by a
+    new worker on its own, and all workers are started again after it.
+
+    Args:
+        timeout: seconds to wait for one micro-batch.
+
+    Raises:
+        DataError: the same micro-batch was lost twice; it names the step and the samples.
+    """
+    workers = None
+    for number in itertools.count(first):
+        if workers is None:
+            numbers = itertools.count(number)
+            workers = _start(parts, numbers, num_workers, timeout=timeout)
+        try:
+            part = _wait_for(workers, timeout)
+        except _WorkerLost as lost:
+            workers = None
+            step = number // parts.micro_batches
+            _log.warning("reading step %d: %s; it is read again by a new worker", step, lost)
+            part = _read_alone(parts, number, timeout=timeout)
+        yield part
+
+
+def _read_alone(parts: Parts, number: int, *, timeout: float) -> Part:
+    """Read one micro-batch in a new worker: nothing else that it reads ahead can kill it."""
+    try:
+        worker = _start(parts, iter([number]), 1, timeout=timeout)
+        return _wait_for(worker, timeout)
+    except _WorkerLost as lost:
+        shown = ", ".join(map(str, parts.indices(number)))
+        raise DataError(
+            f"step {number // parts.micro_batches} could not be read in two attempts: {lost}. Its "
+            f"samples are those numbered {shown}. Workers die when memory or /dev/shm is full; "
+            "with 0 workers an error shows where it happens"
+        ) from None
+
+
+class _WorkerLost(Exception):
+    """A worker died or does not answer."""
+
+
+def _start(
+    parts: Parts, numbers: Iterator[int], num_workers: int, *, timeout: float
+) -> Iterator[Part]:
+    # Without it, `tokenizers` prints a warning in every worker: it was used before the fork.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if in_main else None
+    with warnings.catch_warnings():
+        # More workers than cores is the user's choice: reading may wait for disks.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        workers = iter(
+            DataLoader(
+                parts,
+                batch_size=None,
+                sampler=numbers,  # type: ignore[arg-type]
+                num_workers=num_workers,
+                timeout=min(POLL_SECONDS, timeout),
+                worker_init_fn=_ignore_interrupt,
+                generator=torch.Generator(),  # the global one stays untouched
+            )
+        )
+    if in_main:
+        # torch's handler raises wherever the program is when a worker dies, perhaps in the middle
+        # of a training step; waiting for the next part notices it as well.
+        signal.signal(signal.SIGCHLD, handler)
+    return workers
+
+
+def _wait_for(workers: Iterator[Part], timeout: float) -> Part:
+    """The next part; torch looks after its workers each time its own waiting ends."""
+    waited = 0.0
+    while True:
+        try:
+            return next(workers)
+        except RuntimeError as error:
+            if str(error).startswith("Caught"):  # `read` raised it, and no worker was lost
+                raise
+            if "timed out" not in str(error):
+                raise _WorkerLost("a worker process died") from None
+            waited += POLL_SECONDS
+            if waited >= timeout:
+                raise _WorkerLost(f"no answer for {timeout:.0f} s") from None
+
+
+def _ignore_interrupt(_: int) -> None:
+    """Ctrl-C reaches all processes: the workers go on, so that the step can end and be saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
