@@ -1,7 +1,7 @@
 """The built-in captioned pictures, and the reader that tells what a picture shows."""
 
 from dalle.data.shapes.draw import draw
-from dalle.data.shapes.judge import Verdict, judge
+from dalle.data.shapes.judge import Verdict, judge, perfect_reading
 from dalle.data.shapes.reader import Reading, Seen, read_scene
 from dalle.data.shapes.scene import (
     COLOURS,
@@ -42,6 +42,7 @@ __all__ = [
     "draw",
     "judge",
     "parse_caption",
+    "perfect_reading",
     "plain_caption",
     "random_scene",
     "read_scene",

@@ -25,14 +25,14 @@ RGB: dict[Colour, tuple[int, int, int]] = {
     "purple": (150, 40, 185),
     "black": (15, 15, 15),
 }
-RADIUS: dict[Size, float] = {"small": 0.12, "large": 0.195}
+RADIUS: dict[Size, float] = {"small": 0.13, "large": 0.2}
 RADIUS_JITTER = 0.04
 """Relative."""
 CELLS = (0.24, 0.5, 0.76)
 """Centres of the rows and of the columns."""
 CELL_JITTER = 0.03
 AXIS_JITTER = 0.02
-"""Along the relation: large things stay at least 0.48 - 2 · 0.203 = 0.07 apart."""
+"""Along the relation: large things stay at least 0.48 - 2 · 0.208 = 0.06 apart."""
 ACROSS_JITTER = 0.08
 SMALLEST_SIDE = 32
 """Pixels; below it a small star and a small triangle are not told apart."""

@@ -1,5 +1,6 @@
 """Whether a picture shows what was asked for, attribute by attribute."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -36,7 +37,10 @@ def judge(scene: Scene, reading: Reading) -> Verdict:
     """
     asked = scene.canonical
     pairing = _pair(asked.things, reading.things)
-    agree = [_agreements(asked.things[i], seen) for i, seen in enumerate(pairing)]
+    agree = [
+        _agreements(thing, reading.things[number] if number is not None else None)
+        for thing, number in zip(asked.things, pairing, strict=True)
+    ]
     shape, colour, size = (all(column) for column in zip(*agree, strict=True))
     count = reading.count == len(asked.things)
     return Verdict(
@@ -46,20 +50,35 @@ def judge(scene: Scene, reading: Reading) -> Verdict:
         size=size,
         place=count
         and (asked.position, asked.relation) == (reading.position, reading.relation)
-        and pairing == list(reading.things),
+        and pairing == list(range(len(pairing))),
     )
 
 
-def _pair(asked: tuple[Thing, ...], seen: tuple[Seen, ...]) -> list[Seen | None]:
-    """What is seen of each thing asked for; None where the picture has too few."""
-    missing = [None] * (len(asked) - len(seen))
-    best = max(  # the first of equals is the one in the order of the picture
-        permutations([*seen, *missing], len(asked)),
-        key=lambda pairing: sum(
-            sum(_agreements(thing, found)) for thing, found in zip(asked, pairing, strict=True)
-        ),
+def perfect_reading(scene: Scene) -> Reading:
+    """The reading of a picture that shows a scene plainly; places within it are not filled in."""
+    shown = scene.canonical
+    nowhere = float("nan")
+    things = tuple(
+        Seen(shape=thing.shape, colour=thing.colour, size=thing.size, row=nowhere, col=nowhere)
+        for thing in shown.things
     )
-    return list(best)
+    return Reading(
+        count=len(things), things=things, position=shown.position, relation=shown.relation
+    )
+
+
+def _pair(asked: tuple[Thing, ...], seen: tuple[Seen, ...]) -> list[int | None]:
+    """The number in `seen` of each thing asked for; None where the picture has too few."""
+    numbers: list[int | None] = [*range(len(seen)), *[None] * (len(asked) - len(seen))]
+
+    def agreements(pairing: Iterable[int | None]) -> int:
+        return sum(
+            sum(_agreements(thing, None if number is None else seen[number]))
+            for thing, number in zip(asked, pairing, strict=True)
+        )
+
+    # the first of equals is the one in the order of the picture
+    return list(max(permutations(numbers, len(asked)), key=agreements))
 
 
 def _agreements(thing: Thing, seen: Seen | None) -> tuple[bool, bool, bool]:

@@ -28,6 +28,8 @@ _SPECK = 0.2
 _MOST_THINGS = 4
 _LEAST_FIT, _LEAST_LEAD = 0.8, 0.002
 _LEAST_PURITY, _LARGEST_COLOUR_ERROR = 0.6, 0.3
+_BETWEEN_COLOURS = 0.15
+"""A pixel is of another colour than its blot if that one explains it better by this much."""
 _MIDDLE_RADIUS = (RADIUS["small"] * RADIUS["large"]) ** 0.5
 _NEITHER_SIZE = 1.06
 """Radii within this factor of the middle one are neither small nor large."""
@@ -170,7 +172,8 @@ def _read_colour(
     core = ink[own & (depth >= 0.7 * depth[own].max())]
     errors = _colour_errors(total)[0]
     best = int(errors.argmin())
-    purity = (_colour_errors(core).argmin(axis=1) == best).mean()
+    of_core = _colour_errors(core)
+    purity = (of_core[:, best] <= of_core.min(axis=1) + _BETWEEN_COLOURS).mean()
     if errors[best] > _LARGEST_COLOUR_ERROR or purity < _LEAST_PURITY:
         return None
     return COLOURS[best]
