@@ -1,0 +1,231 @@
+"""From a folder to a model: checked before anything is allocated, and nothing is executed."""
+
+import importlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from dalle.checkpoint.hub import download, looks_like_hub_name
+from dalle.checkpoint.manifest import MANIFEST, verify
+from dalle.checkpoint.steps import find_whole, is_run, step_of
+from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
+from dalle.config import from_json
+from dalle.errors import CheckpointError, ConfigError, InputError
+
+FORMAT = 1
+CONFIG = "config.json"
+WEIGHTS = {"model": "model.safetensors", "ema": "ema.safetensors"}
+KINDS = {
+    "dvae": ("dalle.models.dvae", "DvaeConfig", "Dvae"),
+    "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
+    "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
+}
+MAX_CONFIG_BYTES = 1 << 24
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedFolder:
+    """A model and what its folder says of it."""
+
+    kind: str
+    """ "dvae", "clip" or "dalle"."""
+    config: Any
+    """The model's own config."""
+    module: nn.Module
+    """In evaluation mode."""
+    extra: dict[str, Any]
+    """The further fields of config.json."""
+    path: Path
+    """The folder that was read: of a run, its newest whole step."""
+    step: int | None
+    """The step it was saved at, where the folder is one of a run."""
+    weights: str
+    """Which weights were taken: "model" or "ema"."""
+
+
+def load_folder(
+    where: str | Path,
+    *,
+    kind: str | None = None,
+    weights: Literal["auto", "ema", "model"] = "auto",
+    device: str | torch.device = "cpu",
+) -> LoadedFolder:
+    """Load a model.
+
+    Args:
+        where: a model folder, a run (its newest whole step is taken) or, where no such path exists,
+            a model's name on the hub, `owner/name`.
+        kind: refuse other kinds than this.
+        weights: "auto" takes the averaged weights where there are any.
+        device: where the weights go.
+
+    Raises:
+        CheckpointError: the folder is damaged, of another kind, or of a newer format.
+        NoWholeCheckpoint: a run without a whole step.
+        InputError: there is no such folder.
+    """
+    folder = resolve(where)
+    fields = read_config(folder, kind=kind)
+    name = choose_weights(folder, weights)
+    others = tuple(w for w in WEIGHTS.values() if w != name and (folder / w).exists())
+    check_listed(folder, name, skip=others)
+    module, config = _build(folder, fields, name, device=device)
+    extra = {key: v for key, v in fields.items() if key not in ("format", "kind", "model")}
+    return LoadedFolder(
+        kind=fields["kind"],
+        config=config,
+        module=module.eval(),
+        extra=extra,
+        path=folder,
+        step=step_of(folder),
+        weights="ema" if name == WEIGHTS["ema"] else "model",
+    )
+
+
+def resolve(where: str | Path) -> Path:
+    """The model folder that a path or a hub name means."""
+    path = Path(where).expanduser()
+    if path.is_file():
+        raise InputError(f"{path} is a file; give the model folder that holds it")
+    if path.is_dir():
+        if not is_run(path):
+            return path
+        found = find_whole(path, training=False)
+        for skipped in found.skipped:
+            log.warning("%s is not whole, an older step is taken: %s", skipped.path, skipped.reason)
+        return found.path
+    if isinstance(where, str) and looks_like_hub_name(where):
+        return download(where)
+    raise InputError(f"there is no model folder {path}; a model's name on the hub is owner/name")
+
+
+def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
+    """The fields of config.json, of which format and kind are checked."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is not a model folder: it has no {CONFIG}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path} has {path.stat().st_size} bytes: that is no config of ours")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("format"), int):
+        raise CheckpointError(
+            f"{path} is not a config of ours: it needs a whole number as field `format`"
+        )
+    if fields["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {fields['format']}; this version reads up to format {FORMAT}: "
+            "update dalle to read it"
+        )
+    found = fields.get("kind")
+    if not isinstance(found, str) or found not in KINDS:
+        raise CheckpointError(
+            f"{path}: kind is {found!r}; this version knows {', '.join(map(repr, KINDS))}"
+        )
+    if kind is not None and found != kind:
+        raise CheckpointError(f"{folder} holds a model of kind {found!r}; expected {kind!r}")
+    if "model" not in fields:
+        raise CheckpointError(f"{path}: field `model` is missing")
+    return fields
+
+
+def choose_weights(folder: Path, weights: str) -> str:
+    """The name of the weights file that is to be read."""
+    names = {"auto": ("ema", "model")}.get(weights, (weights,))
+    for name in names:
+        if (folder / WEIGHTS[name]).is_file():
+            return WEIGHTS[name]
+    raise CheckpointError(f"{folder} has no {WEIGHTS[names[-1]]}")
+
+
+def check_listed(folder: Path, name: str, *, skip: tuple[str, ...] = ()) -> None:
+    """Compare the folder's own files with its manifest, where it has one.
+
+    Folders inside (tokenizers, a reranker) have manifests of their own, read when they are.
+    """
+    if not (folder / MANIFEST).exists():
+        return
+    inner = {path.parent for path in folder.glob(f"*/{MANIFEST}")}
+    below = {p.relative_to(folder).as_posix() for i in inner for p in i.rglob("*") if p.is_file()}
+    entries = verify(folder, training=False, skip=(*skip, *sorted(below)))
+    for needed in (CONFIG, name):
+        if needed not in entries:
+            raise CheckpointError(f"{folder / needed} is not listed in {MANIFEST}")
+
+
+def _build(
+    folder: Path, fields: dict[str, Any], name: str, *, device: str | torch.device
+) -> tuple[nn.Module, Any]:
+    module_name, config_name, class_name = KINDS[fields["kind"]]
+    source = importlib.import_module(module_name)
+    path = folder / name
+    try:
+        config = from_json(
+            getattr(source, config_name), fields["model"], path=f"{folder / CONFIG}: model"
+        )
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    header = read_header(path)
+    build = getattr(source, class_name)
+    # Once without memory, to see that the file has what the config asks for; only then for real.
+    with torch.device("meta"), _no_larger_than(header, folder):
+        check_shapes(build(config).state_dict(), path)
+    with _parameters_on_meta():
+        module: nn.Module = build(config)
+    module.load_state_dict(read_tensors(path, device), strict=True, assign=True)
+    return module.to(device), config
+
+
+@contextmanager
+def _no_larger_than(header: Header, folder: Path) -> Iterator[None]:
+    """Stop building as soon as the model has more than the file: a hostile config costs nothing."""
+    left = {
+        "tensors": len(header),
+        "numbers": sum(math.prod(shape) for shape, _ in header.values()),
+    }
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            left["tensors"] -= 1
+            left["numbers"] -= parameter.numel()
+        if min(left.values()) < 0:
+            raise CheckpointError(
+                f"{folder / CONFIG} describes a larger model than the weights beside it"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from None
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Build with buffers (masks, positions) for real and parameters without memory."""
+
+    def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
+        if parameter is None:
+            return None
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(move)
+    try:
+        yield
+    finally:
+        hook.remove()

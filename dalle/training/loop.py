@@ -1,0 +1,312 @@
+"""The one training loop: for every model, on one process or many."""
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dalle.checkpoint.load import WEIGHTS
+from dalle.checkpoint.manifest import saving
+from dalle.checkpoint.steps import best_step, step_folder, sweep
+from dalle.checkpoint.weights import load_weights
+from dalle.config import to_json
+from dalle.data.loader import Loader, fixed_batches
+from dalle.errors import DataError, Interrupted, OutOfMemoryError
+from dalle.protocols import Batch, Source, Task
+from dalle.training import noise
+from dalle.training.ema import Ema
+from dalle.training.lock import FolderLock
+from dalle.training.settings import TrainConfig
+from dalle.training.signals import StopRequest, stop_with_launcher
+from dalle.training.state import TRAINING, Run, Saver, find_resume
+from dalle.training.step import Stepper, StepResult, to_device
+from dalle.training.tracking import Tracking
+from dalle.training.update import build_updater
+from dalle.training.world import World, close_world, open_world
+
+__all__ = ["TrainConfig", "TrainResult", "train"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """What a run ended with."""
+
+    out: Path
+    checkpoint: Path
+    """The folder of its last step, a model folder."""
+    best: Path
+    """That of the step with the lowest held-out loss; the last one's where none was measured."""
+    step: int
+    metrics: Mapping[str, float]
+    """The last line of training numbers of this process's life."""
+    held_out: Mapping[str, float] | None
+    seconds: float
+    """Of this process's life."""
+
+
+def train(
+    task: Task,
+    config: TrainConfig,
+    *,
+    train_source: Source,
+    held_out_source: Source | None,
+    out: str | Path,
+    run_config: Mapping[str, Any] | None = None,
+    allow_change: tuple[str, ...] = (),
+) -> TrainResult:
+    """Train a model; the same call again goes on where it stopped.
+
+    Args:
+        task: what is trained.
+        config: how.
+        train_source: samples to train on.
+        held_out_source: samples for validation and previews; None for none.
+        out: the run's folder.
+        run_config: the whole command's resolved configuration, as JSON values; it is kept with
+            every checkpoint, and a run goes on only under an equal one (but for cadences).
+        allow_change: names or dotted paths of settings that may differ nevertheless.
+
+    Raises:
+        ConfigError: settings that cannot work, or other ones than the run began with.
+        FolderInUseError: another run writes to `out`.
+        NoWholeCheckpoint: `out` has checkpoints, none of them whole.
+        NonFiniteError, OutOfMemoryError, SaveError, DataError, RankError: see each.
+        Interrupted: a signal came; everything is saved.
+    """
+    stop_with_launcher()
+    run = Run(out=Path(out).expanduser(), task=task, config=config, settings=run_config or {})
+    world = open_world(config)
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_world, world)
+        world.on_main(lambda: _take_folder(run.out, stack))
+        stop = stack.enter_context(StopRequest())
+        stack.enter_context(_plain_words(config))
+        training = _Training(run, world, stop, allow_change=allow_change)
+        stack.callback(training.tracking.close)
+        return training.go(train_source, held_out_source)
+
+
+class _Training:
+    """One process's part of a run, from its start or from a checkpoint on."""
+
+    def __init__(
+        self, run: Run, world: World, stop: StopRequest, *, allow_change: tuple[str, ...]
+    ) -> None:
+        self.run, self.world, self.stop, self.config = run, world, stop, run.config
+        noise.seed_noise(self.config.seed, noise.INIT)
+        self.module = run.task.build()
+        model = to_json(self.module.config)
+        resume = world.on_main(lambda: find_resume(run, world, model, allow_change=allow_change))
+        folder = None if resume is None else Path(resume["path"])
+        if folder is not None:
+            load_weights(self.module, folder / WEIGHTS["model"])
+        self.module.to(world.device).train()
+        self.ema = _average(self.module, self.config, folder)
+        state = None if folder is None else folder / TRAINING
+        updater = build_updater(world, self.module, self.config, state=state)
+        self.stepper = Stepper(task=run.task, config=self.config, world=world, updater=updater)
+        self.saver = Saver(run, world, self.module, self.ema, updater)
+        self.start = 0 if resume is None else int(resume["step"])
+        self.held_out: dict[str, float] | None = resume and resume["held_out"]
+        self.metrics: dict[str, float] = {}
+        self.tracking = Tracking(
+            run.out,
+            self.config,
+            name=run.task.kind,
+            start=self.start,
+            speaks=world.is_main,
+            settings=run.settings,
+        )
+        self._greet(resume)
+
+    def go(self, train_source: Source, held_out_source: Source | None) -> TrainResult:
+        """Do the steps that are left."""
+        began = time.monotonic()
+        held_out = self._held_out_batches(held_out_source)
+        batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
+        for step in range(self.start, self.config.steps):
+            result = self.stepper.run(
+                next(batches),
+                step=step,
+                lr=self.config.optim.lr_at(step, steps=self.config.steps),
+                stop=self.stop.signal is not None,
+            )
+            self._after(step + 1, result, held_out)
+        checkpoint = step_folder(self.run.out, max(self.start, self.config.steps))
+        return TrainResult(
+            out=self.run.out,
+            checkpoint=checkpoint,
+            best=best_step(self.run.out) or checkpoint,
+            step=max(self.start, self.config.steps),
+            metrics=self.metrics,
+            held_out=self.held_out,
+            seconds=time.monotonic() - began,
+        )
+
+    def _after(self, done: int, result: StepResult, held_out: "_HeldOut | None") -> None:
+        """Average, log, look at held-out data and save, as it is due after update `done`."""
+        if self.ema is not None:
+            self.ema.update(self.module, step=done)
+        self.tracking.advance(done)
+        config, last = self.config, done == self.config.steps
+        if last or done % config.log_every == 0:
+            self._log(done, result)
+        if held_out is not None:
+            if config.validate_batches and (last or _due(done, config.validate_every)):
+                self._validate(done, held_out)
+            if config.preview_every and (last or _due(done, config.preview_every)):
+                self._preview(done, held_out)
+        alone = self.world.size == 1 and self.stop.signal is not None
+        stopping = (result.stop or alone) and not last
+        if last or stopping or _due(done, config.save_every):
+            self.stepper.finite.flush(done)
+            self.saver.save(done, held_out=self.held_out)
+        if stopping:
+            raise Interrupted(f"saved at step {done}; run the same command to continue")
+
+    def _log(self, done: int, result: StepResult) -> None:
+        names = list(result.metrics)
+        local = torch.stack([result.metrics[name].float() for name in names]).tolist()
+        values = dict(zip(names, self.world.sum(local), strict=True))
+        values |= {"lr": result.lr, "grad_norm": float(result.grad_norm)}
+        self.metrics = values
+        self.tracking.log(done, values)
+
+    def _validate(self, done: int, held_out: "_HeldOut") -> None:
+        self.stepper.finite.flush(done)
+        noise.seed_noise(self.config.seed, noise.HELD_OUT)
+        with self._evaluating() as model, torch.no_grad():
+            values = self.run.task.validate(model, held_out.batches(), step=done)
+        self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
+        self.tracking.held_out(done, values)
+
+    def _preview(self, done: int, held_out: "_HeldOut") -> None:
+        if not self.world.is_main:
+            return
+        noise.seed_noise(self.config.seed, noise.PREVIEW)
+        folder = self.run.out / "previews" / f"step-{done:08d}"
+        batch = next(held_out.batches(), None)
+        if batch is None:  # every held-out sample is damaged or left out
+            return
+        with saving(folder), self._evaluating() as model, torch.no_grad():
+            folder.mkdir(parents=True, exist_ok=True)
+            pictures = self.run.task.preview(model, batch, folder)
+        for path in pictures:
+            self.tracking.say(f"preview, step {done}: {path}")
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[nn.Module]:
+        """The averaged model where there is one, else the trained one, in evaluation mode."""
+        if self.ema is not None:
+            yield self.ema.module
+            return
+        self.module.eval()
+        try:
+            yield self.module
+        finally:
+            self.module.train()
+
+    def _loader(self, source: Source) -> Loader:
+        return Loader(
+            source,
+            functools.partial(self.run.task.read, train=True),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            rank=self.world.rank,
+            world=self.world.size,
+            micro_batches=self.config.micro_batches,
+            num_workers=self.config.num_workers,
+            start_step=self.start,
+            bad_samples=self.run.out / "bad_samples.jsonl",
+        )
+
+    def _held_out_batches(self, source: Source | None) -> "_HeldOut | None":
+        if source is None or len(source) == 0:
+            return None
+        return _HeldOut(source=source, run=self.run, world=self.world)
+
+    def _greet(self, resume: dict[str, Any] | None) -> None:
+        size = sum(p.numel() for p in self.module.parameters())
+        world = self.world
+        where = f"{world.size} x {world.device.type}" if world.size > 1 else world.device.type
+        self.tracking.say(
+            f"{self.run.task.kind}: {size:,} parameters, {where}, {world.strategy}, "
+            f"{world.precision}, {self.config.batch_size} samples a step"
+        )
+        if resume is None:
+            return
+        for line in resume["skipped"]:
+            log.warning("%s", line)
+        self.tracking.say(f"going on from step {self.start} of {self.config.steps}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _HeldOut:
+    """Held-out micro-batches, the same ones every time, on every process."""
+
+    source: Source
+    run: Run
+    world: World
+
+    def batches(self) -> Iterator[Batch]:
+        config = self.run.config
+        size = config.batch_size // (self.world.size * config.micro_batches)
+        read = functools.partial(self.run.task.read, train=False)
+        count = max(config.validate_batches, 1) * size
+        for arrays in fixed_batches(self.source, read, count=count, batch_size=size):
+            yield self.run.task.prepare(to_device(arrays, self.world.device))
+
+
+def _average(module: nn.Module, config: TrainConfig, folder: Path | None) -> Ema | None:
+    if config.ema_decay is None:
+        return None
+    ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
+    if folder is not None:
+        averaged = next(ema.module.parameters()).device
+        load_weights(ema.module, folder / WEIGHTS["ema"], device=averaged)
+        ema.module.requires_grad_(False)
+    return ema
+
+
+def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
+    stack.enter_context(FolderLock(out))
+    sweep(out)
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+@contextlib.contextmanager
+def _plain_words(config: TrainConfig) -> Iterator[None]:
+    """Errors of torch that a user can do something about, in a sentence."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        if "DataLoader worker" in text:
+            raise DataError(
+                f"a process that reads data died ({text.splitlines()[0]}); run the same command "
+                "again, with fewer num_workers if memory was short"
+            ) from error
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        reason = text.splitlines()[0] if text else "no memory left"
+        raise OutOfMemoryError(
+            f"out of memory: {reason}. Raise micro_batches (now {config.micro_batches}), which "
+            f"changes nothing else, or lower batch_size (now {config.batch_size}) or the model's "
+            "width or depth"
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

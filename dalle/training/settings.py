@@ -1,0 +1,115 @@
+"""What a run is told: how long, how fast, how often."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dalle.errors import ConfigError
+from dalle.training.optim import OptimConfig
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+FREE = frozenset(
+    {
+        "micro_batches",
+        "num_workers",
+        "device",
+        "tracker",
+        "log_every",
+        "validate_every",
+        "validate_batches",
+        "preview_every",
+        "save_every",
+        "keep_last",
+        "out",
+    }
+)
+"""Settings that may change when a run goes on: they leave the weights alone, but for rounding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The settings of the training loop that are the same for every model."""
+
+    steps: int
+    """Updates in all."""
+    batch_size: int
+    """Samples in one update, over all processes and micro-batches."""
+    micro_batches: int = 1
+    """Parts of one process's share of a batch that go through the model one after another;
+    more of them need less memory."""
+    seed: int = 0
+    precision: Precision = "auto"
+    """auto: bfloat16 on GPUs that have it, float32 elsewhere."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    ema_decay: float | None = None
+    """Of the averaged weights, per application; None keeps none."""
+    ema_every: int = 1
+    """Updates between two applications."""
+    log_every: int = 20
+    validate_every: int = 500
+    """Updates between two looks at held-out data; 0: only at the end."""
+    validate_batches: int = 8
+    """Held-out micro-batches that are looked at; 0: none at all."""
+    preview_every: int = 1000
+    """Updates between two previews; 0: none at all."""
+    save_every: int = 1000
+    """Updates between two checkpoints; the end is always saved."""
+    keep_last: int = 2
+    """How many of the newest checkpoints stay, beside the best one."""
+    num_workers: int = 0
+    """Processes that read data, per process that trains."""
+    device: Device = "auto"
+    tracker: str | None = None
+    """One of accelerate's trackers (tensorboard, wandb, ...), besides metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batches", "log_every", "save_every"):
+            _at_least(self, name, 1)
+        for name in ("validate_every", "validate_batches", "preview_every", "num_workers", "seed"):
+            _at_least(self, name, 0)
+        _at_least(self, "keep_last", 1)
+        if self.batch_size % self.micro_batches:
+            raise ConfigError(
+                f"batch_size {self.batch_size} is no multiple of micro_batches "
+                f"{self.micro_batches}; change one of them"
+            )
+
+
+def _at_least(config: TrainConfig, name: str, least: int) -> None:
+    value = getattr(config, name)
+    if value < least:
+        raise ConfigError(f"{name} is {value}; expected {least} or more")
+
+
+def differences(then: object, now: object, *, allowed: tuple[str, ...] = ()) -> list[str]:
+    """Lines that say where two nested settings differ, without those that may.
+
+    Args:
+        then: JSON values of a run's beginning.
+        now: those of this command.
+        allowed: further field names or dotted paths that may differ.
+    """
+    old, new = _flat(then), _flat(now)
+    lines = []
+    for path in [*old, *(p for p in new if p not in old)]:
+        names = path.split(".")
+        if old.get(path) == new.get(path) or FREE & set(names):
+            continue
+        if any(path == a or path.startswith(f"{a}.") or a in names for a in allowed):
+            continue
+        before, after = (side.get(path, "not set") for side in (old, new))
+        lines.append(f"{path}: {before!r} then, {after!r} now")
+    return lines
+
+
+def _flat(value: object, path: str = "") -> dict[str, object]:
+    if dataclasses.is_dataclass(value):
+        raise TypeError("expected JSON values")
+    if not isinstance(value, dict):
+        return {path: value}
+    flat = {}
+    for key, item in value.items():
+        flat.update(_flat(item, f"{path}.{key}" if path else str(key)))
+    return flat

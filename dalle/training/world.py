@@ -1,0 +1,240 @@
+"""The processes of a run: one on a CPU or a GPU, or many under a launcher."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedType
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from dalle import errors
+from dalle.errors import ConfigError, DalleError, RankError
+from dalle.training.settings import TrainConfig
+
+TIMEOUT = timedelta(minutes=10)
+MESSAGE_BYTES = 4096
+MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """All processes of a run, as one of them sees them."""
+
+    accelerator: Accelerator
+    rank: int
+    size: int
+    strategy: str
+    """ "single", "ddp" or "zero" with its stage."""
+    precision: str
+    """ "float32", "bfloat16" or "float16"."""
+    control: Any
+    """The process group for small numbers on the host; None for one process."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.accelerator.device
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        self._collective(lambda: dist.all_reduce(tensor, group=self.control))
+        return [float(value) for value in tensor.tolist()]
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.sum([0.0])
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Run `work` on the main process; all get its result, or its error.
+
+        Args:
+            work: gives a JSON value.
+        """
+        if self.size == 1:
+            return work()
+        answer = ""
+        error: DalleError | None = None
+        if self.is_main:
+            try:
+                answer = json.dumps({"value": work()})
+            except DalleError as raised:
+                error = raised
+        self.agree(error)
+        size = torch.tensor([len(answer.encode())])
+        self._collective(lambda: dist.broadcast(size, src=0, group=self.control))
+        data = torch.zeros(int(size), dtype=torch.uint8)
+        if self.is_main:
+            data = torch.frombuffer(bytearray(answer.encode()), dtype=torch.uint8)
+        self._collective(lambda: dist.broadcast(data, src=0, group=self.control))
+        result: T = json.loads(bytes(data.tolist()))["value"]
+        return result
+
+    def agree(self, error: DalleError | None) -> None:
+        """Go on only if no process has an error; else all raise the first one's."""
+        if self.size == 1:
+            if error is not None:
+                raise error
+            return
+        text = "" if error is None else f"{type(error).__name__}\n{error}"
+        mine = torch.zeros(MESSAGE_BYTES, dtype=torch.uint8)
+        encoded = text.encode()[:MESSAGE_BYTES]
+        mine[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.uint8)
+        everyone = [torch.zeros_like(mine) for _ in range(self.size)]
+        self._collective(lambda: dist.all_gather(everyone, mine, group=self.control))
+        if error is not None:
+            raise error
+        for rank, message in enumerate(everyone):
+            raw = bytes(message.tolist()).rstrip(b"\0").decode(errors="replace")
+            if raw:
+                name, _, said = raw.partition("\n")
+                raise getattr(errors, name, RankError)(f"process {rank}: {said}")
+
+    def _collective(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except RuntimeError as error:
+            raise RankError(
+                f"process {self.rank} of {self.size} lost the others ({error}); see their logs, "
+                "then run the same command again"
+            ) from None
+
+
+def open_world(config: TrainConfig) -> World:
+    """Join the processes that the launcher started, and check that they are what was asked for.
+
+    Raises:
+        ConfigError: what runs is not what was launched; the message says what to set.
+    """
+    deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
+    cpu = _on_cpu(config)
+    precision = _precision(config, cpu=cpu)
+    if deepspeed and cpu:
+        _quiet_deepspeed()
+    group: dict[str, Any] = {"timeout": TIMEOUT}
+    if deepspeed and cpu:
+        group["backend"] = "gloo"
+    # accelerate keeps its state for the process's life; another model may be trained after this.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        accelerator = Accelerator(
+            cpu=cpu and not deepspeed,
+            mixed_precision=MIXED["float32" if deepspeed else precision],
+            kwargs_handlers=[
+                InitProcessGroupKwargs(**group),
+                DistributedDataParallelKwargs(
+                    broadcast_buffers=False, gradient_as_bucket_view=True
+                ),
+            ],
+        )
+    except (ImportError, ValueError, AssertionError) as error:
+        raise ConfigError(f"the launcher's settings do not work here: {error}") from error
+    _guard(accelerator, config, deepspeed=deepspeed)
+    return World(
+        accelerator=accelerator,
+        rank=accelerator.process_index,
+        size=accelerator.num_processes,
+        strategy=_strategy(accelerator),
+        precision=precision,
+        control=_control_group(accelerator.num_processes),
+    )
+
+
+def close_world(world: World) -> None:
+    """Let go of accelerate's state, so that the next run in this process starts afresh."""
+    world.accelerator.free_memory()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _asked(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("1", "true", "yes")
+
+
+def _on_cpu(config: TrainConfig) -> bool:
+    if _asked("ACCELERATE_USE_CPU") or config.device == "cpu":
+        return True
+    mps = torch.backends.mps.is_available()
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is 'cuda', but there is no usable GPU; set it to 'cpu' or 'auto'")
+    if config.device == "mps" and not mps:
+        raise ConfigError("device is 'mps', which this machine has not; set it to 'cpu' or 'auto'")
+    return not torch.cuda.is_available() and not mps
+
+
+def _precision(config: TrainConfig, *, cpu: bool) -> str:
+    if config.precision != "auto":
+        return config.precision
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    for name, theirs in MIXED.items():
+        if launched == theirs and theirs != "no":
+            return name
+    if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        return "bfloat16"
+    return "float32"
+
+
+def _quiet_deepspeed() -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    # Else it compiles a C++ operator at the start: 70 s instead of 8 s, for the same bits.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _guard(accelerator: Accelerator, config: TrainConfig, *, deepspeed: bool) -> None:
+    launched, seen = int(os.environ.get("WORLD_SIZE", 1)), accelerator.num_processes
+    if launched != seen:
+        raise ConfigError(
+            f"the launcher started {launched} processes, but accelerate sees {seen}: they would "
+            "train apart and write the same files. On CPUs set ACCELERATE_USE_CPU=true and start "
+            "with torchrun; on GPUs start with torchrun or `accelerate launch`"
+        )
+    kind = accelerator.distributed_type
+    if deepspeed and kind != DistributedType.DEEPSPEED:
+        raise ConfigError(
+            f"DeepSpeed was asked for (ACCELERATE_USE_DEEPSPEED), but {kind.value} is in force: "
+            "start with torchrun or `accelerate launch --use_deepspeed`, and do not set "
+            "ACCELERATE_USE_CPU or --cpu"
+        )
+    if kind == DistributedType.DEEPSPEED:
+        stage = accelerator.state.deepspeed_plugin.zero_stage
+        if stage not in (1, 2):
+            raise ConfigError(f"ZeRO stage {stage} was asked for; this version trains with 1 and 2")
+    elif _asked("ACCELERATE_USE_FSDP") or kind == DistributedType.FSDP:
+        raise ConfigError(
+            "FSDP was asked for; this version trains with DDP and DeepSpeed ZeRO 1, 2"
+        )
+    if config.batch_size % (seen * config.micro_batches):
+        raise ConfigError(
+            f"batch_size {config.batch_size} cannot be split over {seen} processes times "
+            f"{config.micro_batches} micro-batches; make it a multiple of "
+            f"{seen * config.micro_batches}"
+        )
+
+
+def _strategy(accelerator: Accelerator) -> str:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return f"zero{accelerator.state.deepspeed_plugin.zero_stage}"
+    return "ddp" if accelerator.num_processes > 1 else "single"
+
+
+def _control_group(size: int) -> Any:
+    if size == 1:
+        return None
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    return dist.new_group(backend="gloo", timeout=TIMEOUT)

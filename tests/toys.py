@@ -1,0 +1,123 @@
+"""A tiny task that trains in milliseconds, for tests of the loop and of checkpoints."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dalle.protocols import Batch, Loss, Sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToyConfig:
+    """A small network from `inputs` numbers to one."""
+
+    inputs: int = 3
+    width: int = 8
+    dropout: float = 0.0
+
+
+class Toy(nn.Module):
+    """Embedding, matrix, gain: one parameter of each sort, and a buffer that is not saved."""
+
+    ramp: Tensor
+
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.first = nn.Linear(config.inputs, config.width)
+        self.norm = nn.LayerNorm(config.width)
+        self.kind = nn.Embedding(2, config.width)
+        self.drop = nn.Dropout(config.dropout)
+        self.last = nn.Linear(config.width, 1)
+        self.register_buffer("ramp", torch.arange(float(config.width)), persistent=False)
+
+    def forward(self, x: Tensor, kind: Tensor) -> Tensor:
+        """Predict one number per row of `x`."""
+        hidden = self.norm(self.first(x) + self.kind(kind)) + 0.01 * self.ramp
+        result: Tensor = self.last(self.drop(hidden.tanh())).squeeze(-1)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToySource:
+    """Numbered samples whose key is their number; those in `bad_from` on are not finite."""
+
+    size: int = 37
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int, /) -> Sample:
+        return Sample(key=str(index), image=Image.new("RGB", (2, 1)), captions=(f"number {index}",))
+
+
+@dataclass(kw_only=True, slots=True)
+class ToyTask:
+    """Fits a noisy sine; every third sample has no target, so that counts differ by micro-batch."""
+
+    config: ToyConfig = field(default_factory=ToyConfig)
+    poison_at: int | None = None
+    """The step whose loss is made infinite."""
+    kind: str = "dvae"
+    seen: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    """Which samples each step read."""
+
+    def build(self) -> nn.Module:
+        """A fresh network."""
+        return Toy(self.config)
+
+    def read(self, sample: Sample, random: Random, *, train: bool) -> dict[str, np.ndarray] | None:
+        """Numbers that depend on the sample and, in training, on its generator."""
+        index = int(sample.key)
+        jitter = random.gauss(0, 0.1) if train else 0.0
+        x = np.sin(np.arange(self.config.inputs) * (index + 1)) + jitter
+        return {
+            "x": x.astype(np.float32),
+            "index": np.int64(index).reshape(()),
+            "target": np.float32(np.sin(index)).reshape(()),
+            "has_target": np.bool_(index % 3 != 0).reshape(()),
+        }
+
+    def prepare(self, arrays: dict[str, Tensor]) -> Batch:
+        """Count the targets."""
+        return Batch(tensors=arrays, counts={"targets": float(arrays["has_target"].sum())})
+
+    def loss(
+        self, model: nn.Module, batch: Batch, *, step: int, counts: Mapping[str, float]
+    ) -> Loss:
+        """Mean squared error over the targets of the whole batch."""
+        t = batch.tensors
+        self.seen.append((step, tuple(t["index"].tolist())))
+        error = (model(t["x"], t["index"] % 2) - t["target"]).square() * t["has_target"]
+        total = error.sum() / counts["targets"]
+        if step == self.poison_at:
+            total = total / 0.0
+        return Loss(total=total, metrics={"loss": total.detach(), "double": 2 * total.detach()})
+
+    def validate(self, model: nn.Module, batches: Iterable[Batch], *, step: int) -> dict[str, float]:
+        """The same error on held-out samples."""
+        losses = [
+            self.loss(model, batch, step=-1, counts=batch.counts).total.item() for batch in batches
+        ]
+        self.seen = [item for item in self.seen if item[0] >= 0]
+        return {"loss": sum(losses) / len(losses)}
+
+    def preview(self, model: nn.Module, batch: Batch, folder: Path) -> list[Path]:
+        """One grey picture."""
+        path = folder / "toy.png"
+        Image.new("RGB", (3, 2), (128, 128, 128)).save(path)
+        return [path]
+
+    def export(self, folder: Path) -> dict[str, Any]:
+        """A neighbour file and a neighbour folder."""
+        (folder / "text_tokenizer.json").write_text('{"toy": true}', encoding="utf-8")
+        (folder / "image_tokenizer").mkdir()
+        (folder / "image_tokenizer" / "config.json").write_text("{}", encoding="utf-8")
+        return {"note": "toy"}
