@@ -117,9 +117,9 @@ def _columns(
     pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     texts = [name for name, kind in features.items() if _is_text(kind)]
     listed = f"{place!r} has the columns {', '.join(features)}"
-    for name, fitting in ((image, pictures), (caption, texts)):
+    for name, fitting, what in ((image, pictures, "pictures"), (caption, texts, "text")):
         if name is not None and name not in fitting:
-            raise ConfigError(f"{listed}; {name!r} is none of pictures or none of text")
+            raise ConfigError(f"{listed}; {name!r} is no column of {what}")
     if image is None and len(pictures) != 1:
         raise ConfigError(
             f"{listed}; {len(pictures)} of them hold pictures. "

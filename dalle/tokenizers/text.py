@@ -6,19 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dalle.errors import CheckpointError, ConfigError, InputError, SaveError
+from dalle.errors import CheckpointError, ConfigError, InputError
 from dalle.tokenizers.bpe import merge
+from dalle.tokenizers.text_file import read_tokenizer, write_tokenizer
 
-FORMAT = 1
-MAX_FILE_BYTES = 20 * 2**20
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 """The 256 letters that stand for bytes, in the order of their ids."""
+
+MAX_LEARNED = 8192
+"""Characters of one caption that merges are learned from: more would have no slot, and one word of
+a million letters would take the time of a million captions."""
 
 LongCaptions = Literal["cut", "leave_out", "refuse"]
 """What becomes of a caption with more tokens than there are slots."""
@@ -95,7 +98,7 @@ class TextTokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size, min_frequency=2, initial_alphabet=BYTES, show_progress=False
         )
-        texts = (_prepare(caption, lowercase=lowercase)[0] for caption in captions)
+        texts = (_prepare(caption[:MAX_LEARNED], lowercase=lowercase)[0] for caption in captions)
         learner.train_from_iterator(texts, trainer=trainer)
         merges = json.loads(learner.to_str())["model"]["merges"]
         return cls([(left, right) for left, right in merges], lowercase=lowercase)
@@ -188,17 +191,12 @@ class TextTokenizer:
         return self.decode(slots[:end])
 
     def save(self, path: Path) -> None:
-        """Write the JSON file that `load` reads."""
-        data = {
-            "format": FORMAT,
-            "kind": "text_tokenizer",
-            "lowercase": self._lowercase,
-            "merges": [f"{left} {right}" for left, right in self._pairs],
-        }
-        try:
-            path.write_text(json.dumps(data, ensure_ascii=False, indent=0), encoding="utf-8")
-        except OSError as error:
-            raise SaveError(f"cannot write {path}: {error.strerror}") from error
+        """Write the JSON file that `load` reads.
+
+        Raises:
+            SaveError: it cannot be written.
+        """
+        write_tokenizer(path, self._pairs, lowercase=self._lowercase)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -208,9 +206,9 @@ class TextTokenizer:
             CheckpointError: the file is missing, too large, cut off, of another kind, of a newer
                 format, or its merges do not fit together.
         """
-        data = _read_json(path)
+        merges, lowercase = read_tokenizer(path)
         try:
-            return cls([_pair(m) for m in data["merges"]], lowercase=data["lowercase"])
+            return cls(merges, lowercase=lowercase)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
 
@@ -247,42 +245,3 @@ def _tokenizer(model: models.BPE) -> Tokenizer:
 def _prepare(text: str, *, lowercase: bool) -> tuple[str, int]:
     text, num_replaced = _SURROGATE.subn("\ufffd", text)
     return (text.lower() if lowercase else text), num_replaced
-
-
-def _pair(text: Any) -> tuple[str, str]:
-    parts = text.split(" ") if isinstance(text, str) else []
-    if len(parts) != 2:
-        raise ConfigError(f"a merge is {str(text)[:40]!r}; expected two entries and a space")
-    return parts[0], parts[1]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise CheckpointError(
-                f"{path} has {size} bytes; a text tokenizer has at most {MAX_FILE_BYTES}"
-            )
-        data = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged, or no text tokenizer: {error}") from None
-    if not isinstance(data, dict) or data.get("kind") != "text_tokenizer":
-        raise CheckpointError(f"{path} is not a text tokenizer written by this project")
-    if data.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {data.get('format')!r}; this version reads {FORMAT}. "
-            "Install the version that wrote it, or a newer one"
-        )
-    wanted = {"format", "kind", "lowercase", "merges"}
-    if (
-        set(data) != wanted
-        or not isinstance(data["merges"], list)
-        or not isinstance(data["lowercase"], bool)
-    ):
-        raise CheckpointError(
-            f"{path} has the fields {sorted(data)}; expected {sorted(wanted)}, lowercase true or "
-            "false and merges a list"
-        )
-    return data
