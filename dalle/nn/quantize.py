@@ -1,0 +1,60 @@
+"""The relaxation of discrete codes, and how evenly a codebook is used.
+
+Source: arXiv 2102.12092, section 2.1 and appendix A.2.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def gumbel_softmax(
+    logits: Float[Tensor, "b codes rows cols"], temperature: float
+) -> Float[Tensor, "b codes rows cols"]:
+    """A sample of the relaxed one-hot code of each cell, in float32.
+
+    Args:
+        temperature: above 0; near 0 the sample is one-hot.
+    """
+    return F.gumbel_softmax(logits.float(), tau=temperature, dim=1)
+
+
+def kl_to_uniform(
+    logits: Float[Tensor, "b codes rows cols"],
+) -> Float[Tensor, "b rows cols"]:
+    """KL of each cell's posterior to the uniform prior, in nats: 0 ... ln(codes)."""
+    log_q = torch.log_softmax(logits.float(), dim=1)
+    return (log_q.exp() * log_q).sum(dim=1) + math.log(logits.shape[1])
+
+
+def mean_posterior(logits: Float[Tensor, "b codes rows cols"]) -> Float[Tensor, " codes"]:
+    """The posterior averaged over all cells: how likely each code is at all."""
+    return torch.softmax(logits.float(), dim=1).mean(dim=(0, 2, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class CodebookUse:
+    """How much of a codebook some pictures use."""
+
+    codes_used: int
+    usage: float
+    """Share of the codebook that was used at least once."""
+    perplexity: float
+    """exp of the entropy of the codes: 1 (one code only) ... number of codes (all alike)."""
+
+
+def code_counts(codes: Int[Tensor, "*cells"], num_codes: int) -> Int[Tensor, " codes"]:
+    """How often each code occurs."""
+    return torch.bincount(codes.flatten(), minlength=num_codes)
+
+
+def codebook_use(counts: Int[Tensor, " codes"]) -> CodebookUse:
+    """Usage and perplexity from the counts of a codebook."""
+    used = int((counts > 0).sum())
+    shares = counts.double() / counts.sum().clamp(min=1)
+    entropy = -(shares * shares.clamp(min=1e-30).log()).sum().item()
+    return CodebookUse(used, used / counts.numel(), math.exp(entropy))
