@@ -20,6 +20,7 @@ class ToyConfig:
 
     inputs: int = 3
     width: int = 8
+    depth: int = 0
     dropout: float = 0.0
 
 
@@ -34,6 +35,7 @@ class Toy(nn.Module):
         self.first = nn.Linear(config.inputs, config.width)
         self.norm = nn.LayerNorm(config.width)
         self.kind = nn.Embedding(2, config.width)
+        self.deep = nn.ModuleList(nn.Linear(1, 1) for _ in range(config.depth))
         self.drop = nn.Dropout(config.dropout)
         self.last = nn.Linear(config.width, 1)
         self.register_buffer("ramp", torch.arange(float(config.width)), persistent=False)
@@ -80,9 +82,9 @@ class ToyTask:
         x = np.sin(np.arange(self.config.inputs) * (index + 1)) + jitter
         return {
             "x": x.astype(np.float32),
-            "index": np.int64(index).reshape(()),
-            "target": np.float32(np.sin(index)).reshape(()),
-            "has_target": np.bool_(index % 3 != 0).reshape(()),
+            "index": np.array(index),
+            "target": np.array(np.sin(index), dtype=np.float32),
+            "has_target": np.array(index % 3 != 0),
         }
 
     def prepare(self, arrays: dict[str, Tensor]) -> Batch:
@@ -101,13 +103,16 @@ class ToyTask:
             total = total / 0.0
         return Loss(total=total, metrics={"loss": total.detach(), "double": 2 * total.detach()})
 
-    def validate(self, model: nn.Module, batches: Iterable[Batch], *, step: int) -> dict[str, float]:
+    def validate(
+        self, model: nn.Module, batches: Iterable[Batch], *, step: int
+    ) -> dict[str, float]:
         """The same error on held-out samples."""
-        losses = [
-            self.loss(model, batch, step=-1, counts=batch.counts).total.item() for batch in batches
-        ]
+        total, targets = 0.0, 0.0
+        for batch in batches:
+            total += self.loss(model, batch, step=-1, counts={"targets": 1.0}).total.item()
+            targets += batch.counts["targets"]
         self.seen = [item for item in self.seen if item[0] >= 0]
-        return {"loss": sum(losses) / len(losses)}
+        return {"loss": total / targets}
 
     def preview(self, model: nn.Module, batch: Batch, folder: Path) -> list[Path]:
         """One grey picture."""

@@ -85,7 +85,7 @@ def write_synced(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON values, readable by people."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n"
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.write_text(text, encoding="utf-8")
 
 

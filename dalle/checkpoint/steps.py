@@ -1,6 +1,7 @@
 """The steps of a run: which there are, which is the newest whole one, which may go."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -112,7 +113,7 @@ def best_step(run: Path) -> Path | None:
         except CheckpointError:
             continue
         loss = held_out.get("loss")
-        if isinstance(loss, (int, float)):
+        if isinstance(loss, (int, float)) and math.isfinite(loss):
             losses[step] = float(loss)
     return min(losses, key=losses.__getitem__) if losses else None
 

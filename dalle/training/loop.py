@@ -161,7 +161,7 @@ class _Training:
         if last or done % config.log_every == 0:
             self._log(done, result)
         if held_out is not None:
-            if config.validate_batches and (last or _due(done, config.validate_every)):
+            if config.validate_samples and (last or _due(done, config.validate_every)):
                 self._validate(done, held_out)
             if config.preview_every and (last or _due(done, config.preview_every)):
                 self._preview(done, held_out)
@@ -251,7 +251,7 @@ class _Training:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _HeldOut:
-    """Held-out micro-batches, the same ones every time, on every process."""
+    """Held-out samples, the same ones every time, on every process."""
 
     source: Source
     run: Run
@@ -261,7 +261,7 @@ class _HeldOut:
         config = self.run.config
         size = config.batch_size // (self.world.size * config.micro_batches)
         read = functools.partial(self.run.task.read, train=False)
-        count = max(config.validate_batches, 1) * size
+        count = max(config.validate_samples, 1)
         for arrays in fixed_batches(self.source, read, count=count, batch_size=size):
             yield self.run.task.prepare(to_device(arrays, self.world.device))
 

@@ -18,7 +18,7 @@ FREE = frozenset(
         "tracker",
         "log_every",
         "validate_every",
-        "validate_batches",
+        "validate_samples",
         "preview_every",
         "save_every",
         "keep_last",
@@ -50,8 +50,8 @@ class TrainConfig:
     log_every: int = 20
     validate_every: int = 500
     """Updates between two looks at held-out data; 0: only at the end."""
-    validate_batches: int = 8
-    """Held-out micro-batches that are looked at; 0: none at all."""
+    validate_samples: int = 512
+    """Held-out samples that are looked at, always the same ones; 0: none at all."""
     preview_every: int = 1000
     """Updates between two previews; 0: none at all."""
     save_every: int = 1000
@@ -67,7 +67,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "micro_batches", "log_every", "save_every"):
             _at_least(self, name, 1)
-        for name in ("validate_every", "validate_batches", "preview_every", "num_workers", "seed"):
+        for name in ("validate_every", "validate_samples", "preview_every", "num_workers", "seed"):
             _at_least(self, name, 0)
         _at_least(self, "keep_last", 1)
         if self.batch_size % self.micro_batches:

@@ -1,5 +1,6 @@
 """A run on the disk: what a step's folder holds beside the model, and going on from one."""
 
+import math
 import os
 import platform
 import shutil
@@ -192,7 +193,7 @@ class Saver:
             "world": self._world.size,
             "strategy": self._world.strategy,
             "precision": self._world.precision,
-            "held_out": None if held_out is None else dict(held_out),
+            "held_out": held_out and {k: v for k, v in held_out.items() if math.isfinite(v)},
             "train": to_json(config),
             "config": to_json(dict(self._run.settings)),
             "versions": _versions(),

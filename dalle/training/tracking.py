@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -137,7 +138,9 @@ class Tracking:
 
     def _write(self, line: dict[str, float]) -> None:
         with saving(self._path):
-            self._file.write(json.dumps(line) + "\n")
+            # JSON has no word for what is not finite.
+            plain = {k: v if math.isfinite(v) else None for k, v in line.items()}
+            self._file.write(json.dumps(plain, allow_nan=False) + "\n")
             self._file.flush()
         if self._remote is not None:
             self._remote.log(line)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -193,6 +194,8 @@ def _quiet_deepspeed() -> None:
 
     # Else it compiles a C++ operator at the start: 70 s instead of 8 s, for the same bits.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Its own business with the torch of today; it would be said once per process.
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.* is deprecated")
 
 
 def _guard(accelerator: Accelerator, config: TrainConfig, *, deepspeed: bool) -> None:
