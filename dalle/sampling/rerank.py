@@ -1,0 +1,148 @@
+"""Which of many pictures show a text best: scores by a CLIP, and the order that they give."""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dalle.checkpoint import TEXT_TOKENIZER, load_folder
+from dalle.errors import InputError
+from dalle.models.clip import Clip
+from dalle.models.clip_transformers import TransformersReranker, fetch_config
+from dalle.protocols import Reranker
+from dalle.tokenizers.text import TextTokenizer
+
+IMAGES_AT_ONCE = 64
+MAX_CONFIG_BYTES = 1 << 24
+
+
+class ClipReranker:
+    """A `Reranker` by one of our CLIPs: the cosine between picture and text.
+
+    Args:
+        clip: in evaluation mode, on the device that does the work.
+        tokenizer: the one it was trained with.
+        images_at_once: how many pictures go through it together.
+
+    Raises:
+        InputError: the tokenizer is another one.
+
+    Source: arXiv 2102.12092, section 2.6.
+    """
+
+    def __init__(
+        self, clip: Clip, tokenizer: TextTokenizer, *, images_at_once: int = IMAGES_AT_ONCE
+    ) -> None:
+        if tokenizer.vocab_size != clip.config.text_vocab:
+            raise InputError(
+                f"the text tokenizer has {tokenizer.vocab_size} entries, the CLIP was made for "
+                f"{clip.config.text_vocab}; take the tokenizer that it was trained with"
+            )
+        self.clip = clip
+        self.tokenizer = tokenizer
+        self.images_at_once = images_at_once
+
+    @torch.no_grad()
+    def score(
+        self, texts: list[str], images: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, " n"]:
+        """The cosine of each picture, of any size, and the text beside it, -1 to 1.
+
+        Args:
+            texts: one for each picture; what is too long is cut. Each different one is encoded
+                once.
+            images: in [0, 1], on any device.
+
+        Returns:
+            Scores where the CLIP is.
+        """
+        check_pairs(texts, images)
+        device, config = self.clip.logit_scale.device, self.clip.config
+        different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        streams = [
+            torch.from_numpy(self.tokenizer.encode_stream(text, slots=config.text_slots).ids)
+            for text in different
+        ]
+        features = self.clip.encode_text(torch.stack(streams).to(device))
+        number_of = torch.tensor([different[text] for text in texts], device=device)
+        scores = []
+        for chunk, numbers in zip(
+            images.split(self.images_at_once), number_of.split(self.images_at_once), strict=True
+        ):
+            fitted = fit(
+                chunk.to(device, torch.float32),
+                height=config.image_height,
+                width=config.image_width,
+            )
+            scores.append((self.clip.encode_image(fitted) * features[numbers]).sum(dim=-1))
+        return torch.cat(scores)
+
+
+def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Reranker:
+    """The reranker in a folder or on the hub.
+
+    Args:
+        where: a model folder or run of ours of kind "clip"; or a CLIP, SigLIP or SigLIP 2 of
+            `transformers`, as a folder or a hub name.
+        device: where it works.
+
+    Raises:
+        InputError: there is no such folder or model, or it is no CLIP.
+        CheckpointError: our folder is damaged, of another kind or of a newer format.
+    """
+    path = Path(where).expanduser()
+    fields = _read_config(path) if path.exists() else fetch_config(str(where))
+    if "model_type" in fields:
+        return TransformersReranker(path if path.exists() else str(where), device=device)
+    loaded = load_folder(where, kind="clip", device=device)
+    assert isinstance(loaded.module, Clip)
+    return ClipReranker(loaded.module, TextTokenizer.load(loaded.path / TEXT_TOKENIZER))
+
+
+def rank(scores: Float[Tensor, " n"], keep: int) -> Int[Tensor, " kept"]:
+    """The numbers of the `keep` best, the best first; equal ones stay in their order.
+
+    A score that is not a number counts as the lowest.
+    """
+    if keep < 1:
+        raise InputError(f"keep is {keep}; expected at least 1")
+    ordered = torch.nan_to_num(scores, nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    return ordered.argsort(descending=True, stable=True)[:keep]
+
+
+def fit(
+    images: Float[Tensor, "n 3 from_height from_width"], *, height: int, width: int
+) -> Float[Tensor, "n 3 height width"]:
+    """The largest central part of the wanted aspect, resized, as pictures are for training."""
+    scale = min(images.shape[2] / height, images.shape[3] / width)
+    tall, wide = round(height * scale), round(width * scale)
+    top, left = (images.shape[2] - tall) // 2, (images.shape[3] - wide) // 2
+    part = images[:, :, top : top + tall, left : left + wide]
+    if (tall, wide) == (height, width):
+        return part
+    resized = F.interpolate(part, size=(height, width), mode="bicubic", antialias=True)
+    return resized.clamp(0, 1)
+
+
+def check_pairs(texts: list[str], images: Float[Tensor, "n 3 height width"]) -> None:
+    """Refuse texts and pictures that are not pairs, or none at all."""
+    if len(texts) != len(images) or not texts:
+        raise InputError(
+            f"{len(texts)} texts came with {len(images)} pictures; expected one text for each "
+            "picture, and at least one"
+        )
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    """The fields of config.json, or none where whoever loads the folder will say what is wrong."""
+    path = folder / "config.json"
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            return {}
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
