@@ -16,15 +16,16 @@ from dalle.data.shapes.scene import POSITIONS, Colour, Scene, Shape, Size, Thing
 from dalle.errors import InputError
 
 RGB: dict[Colour, tuple[int, int, int]] = {
-    "red": (225, 30, 40),
+    "red": (210, 15, 45),
     "orange": (255, 125, 0),
-    "yellow": (255, 230, 0),
+    "yellow": (255, 240, 40),
     "green": (0, 170, 45),
     "cyan": (20, 205, 230),
-    "blue": (35, 65, 225),
-    "purple": (150, 40, 185),
+    "blue": (30, 60, 225),
+    "purple": (160, 35, 180),
     "black": (15, 15, 15),
 }
+"""Any two are at least 120 apart, and their differences from white at least 20 degrees."""
 RADIUS: dict[Size, float] = {"small": 0.13, "large": 0.2}
 RADIUS_JITTER = 0.04
 """Relative."""

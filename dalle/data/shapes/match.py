@@ -96,8 +96,8 @@ def _reach(side: int) -> int:
 def _centre_of_mass(shape: Shape) -> float:
     """How far below the middle of a shape its centre of mass is, in radii; it is never beside."""
     places = np.arange(-110, 111, dtype=np.float32)
-    mask = cover(shape, places, places, radius=100)
-    return float(mask.sum(axis=1) @ places / mask.sum() / 100)
+    mask = cover(shape, places, places, radius=100.0)
+    return float(mask.sum(axis=1) @ places / mask.sum() / 100.0)
 
 
 @lru_cache(maxsize=256)

@@ -26,8 +26,10 @@ _FAINT, _MOST_FAINT = 0.25, 0.05
 _SPECK = 0.2
 """Blots below this part of the lightest thing that is drawn are not seen."""
 _MOST_THINGS = 4
-_LEAST_FIT, _LEAST_LEAD = 0.8, 0.002
+_LEAST_FIT, _LEAST_LEAD = 0.9, 0.002
 _LEAST_PURITY, _LARGEST_COLOUR_ERROR = 0.6, 0.3
+_LEAST_DEPTH = 0.55
+"""Part of a colour's ink that the core of a blot must have: pink is not red."""
 _BETWEEN_COLOURS = 0.15
 """A pixel is of another colour than its blot if that one explains it better by this much."""
 _MIDDLE_RADIUS = (RADIUS["small"] * RADIUS["large"]) ** 0.5
@@ -172,9 +174,10 @@ def _read_colour(
     core = ink[own & (depth >= 0.7 * depth[own].max())]
     errors = _colour_errors(total)[0]
     best = int(errors.argmin())
+    inked = float((core @ _INKS[best]).mean() / (_INKS[best] @ _INKS[best]))
     of_core = _colour_errors(core)
     purity = (of_core[:, best] <= of_core.min(axis=1) + _BETWEEN_COLOURS).mean()
-    if errors[best] > _LARGEST_COLOUR_ERROR or purity < _LEAST_PURITY:
+    if errors[best] > _LARGEST_COLOUR_ERROR or purity < _LEAST_PURITY or inked < _LEAST_DEPTH:
         return None
     return COLOURS[best]
 

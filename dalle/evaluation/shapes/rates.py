@@ -24,7 +24,7 @@ from dalle.data.shapes.scene import (
 from dalle.errors import InputError
 
 ATTRIBUTES = ("count", "shape", "colour", "size", "place", "all")
-_SHIFTS = 64
+_SHIFTS = 16
 
 Pictures = Float[Tensor, "n 3 side side"] | Sequence[UInt8[ndarray, "side side 3"] | Image.Image]
 """In [0, 1] as a tensor; or arrays or images one by one."""
@@ -78,7 +78,7 @@ def candidate_rates(scenes: Sequence[Scene], readings: Sequence[Reading]) -> Rat
 def chance(scenes: Sequence[Scene]) -> Rates:
     """What perfect pictures get when each is held against another prompt of the same set.
 
-    The mean over up to 64 cyclic shifts of the set. The standard errors are those of one shift,
+    The mean over up to 16 cyclic shifts of the set. The standard errors are those of one shift,
     which is what a shuffled control has.
 
     Raises:
