@@ -1,6 +1,5 @@
 """Whether a picture shows what was asked for, attribute by attribute."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -70,15 +69,16 @@ def perfect_reading(scene: Scene) -> Reading:
 def _pair(asked: tuple[Thing, ...], seen: tuple[Seen, ...]) -> list[int | None]:
     """The number in `seen` of each thing asked for; None where the picture has too few."""
     numbers: list[int | None] = [*range(len(seen)), *[None] * (len(asked) - len(seen))]
-
-    def agreements(pairing: Iterable[int | None]) -> int:
-        return sum(
+    best: list[int | None] = []
+    most = -1
+    for pairing in permutations(numbers, len(asked)):
+        agreements = sum(
             sum(_agreements(thing, None if number is None else seen[number]))
             for thing, number in zip(asked, pairing, strict=True)
         )
-
-    # the first of equals is the one in the order of the picture
-    return list(max(permutations(numbers, len(asked)), key=agreements))
+        if agreements > most:  # the first of equals is the one in the order of the picture
+            best, most = list(pairing), agreements
+    return best
 
 
 def _agreements(thing: Thing, seen: Seen | None) -> tuple[bool, bool, bool]:

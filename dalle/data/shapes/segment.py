@@ -46,15 +46,15 @@ def _join(
     first = np.searchsorted(ends + step, starts, side="left").tolist()
     last = np.searchsorted(starts + step, ends, side="right").tolist()
     parent = list(range(len(starts)))
-
-    def root(run: int) -> int:
-        while parent[run] != run:
-            run = parent[run]
-        return run
-
     for run in range(len(parent)):
         for above in range(first[run], last[run]):
-            low, high = sorted((root(run), root(above)))
+            low, high = sorted((_root(parent, run), _root(parent, above)))
             parent[high] = low
-    roots = np.array([root(run) for run in range(len(parent))], dtype=np.int64)
+    roots = np.array([_root(parent, run) for run in range(len(parent))], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1]
+
+
+def _root(parent: list[int], run: int) -> int:
+    while parent[run] != run:
+        run = parent[run]
+    return run
