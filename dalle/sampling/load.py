@@ -1,0 +1,115 @@
+"""From a model folder to a pipeline."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dalle.checkpoint import IMAGE_TOKENIZER, MANIFEST, RERANKER, TEXT_TOKENIZER, load_folder
+from dalle.config import from_json
+from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.models.dalle import Dalle
+from dalle.models.dvae import Dvae
+from dalle.sampling.filters import Sampling
+from dalle.sampling.picture import Origin
+from dalle.sampling.pipeline import Pipeline
+from dalle.sampling.rerank import load_reranker
+from dalle.tokenizers.image import DvaeTokenizer
+from dalle.tokenizers.text import TextTokenizer
+
+DEVICES = ("cpu", "cuda", "mps")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    where: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    clip: str | Path | None = None,
+    weights: Literal["auto", "ema", "model"] = "auto",
+) -> Pipeline:
+    """Load a DALL·E with its tokenizers and, where there is one, its reranker.
+
+    Args:
+        where: a model folder, a run (its newest whole checkpoint is taken), or a model's name on
+            the hub.
+        device: "auto" takes a GPU where there is one; or "cpu", "cuda", "cuda:1", "mps".
+        dtype: of the decoder: "auto" is bfloat16 on a CUDA device that has it and float32
+            elsewhere. The image tokenizer stays float32.
+        clip: what ranks pictures in place of the folder's own reranker: a folder with a CLIP of
+            ours, or the folder or hub name of a CLIP or SigLIP of `transformers`.
+        weights: "auto" takes the averaged weights where there are any.
+
+    Raises:
+        CheckpointError: a folder is damaged, of another kind or of a newer format.
+        InputError: there is no such folder, device or dtype.
+    """
+    place = choose_device(device)
+    kind = _choose_dtype(dtype, place)
+    loaded = load_folder(where, kind="dalle", weights=weights, device=place)
+    image_tokenizer = load_folder(loaded.path / IMAGE_TOKENIZER, kind="dvae", device=place)
+    own = loaded.path / RERANKER
+    reranker = clip if clip is not None else own if own.is_dir() else None
+    manifest = loaded.path / MANIFEST
+    decoder, dvae = loaded.module.to(kind), image_tokenizer.module
+    assert isinstance(decoder, Dalle) and isinstance(dvae, Dvae)  # their kinds were checked
+    return Pipeline(
+        decoder,
+        text_tokenizer=TextTokenizer.load(loaded.path / TEXT_TOKENIZER),
+        image_tokenizer=DvaeTokenizer(dvae),
+        reranker=None if reranker is None else load_reranker(reranker, place),
+        sampling=_own_sampling(loaded.extra, loaded.path),
+        origin=Origin(
+            model=str(where),
+            model_hash=_hash(manifest) if manifest.is_file() else "",
+            weights=loaded.weights,
+            reranker="" if reranker is None else RERANKER if clip is None else str(clip),
+            reranker_folder=Path(reranker) if reranker and Path(reranker).is_dir() else None,
+        ),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a flag means.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            name = "mps"
+    try:
+        device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"models run on {', '.join(DEVICES)}")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"device {name!r} cannot be used here ({reason}); take auto, cpu, cuda or mps"
+        ) from None
+    return device
+
+
+def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    if name not in DTYPES:
+        raise InputError(f"dtype is {name!r}; expected auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _own_sampling(extra: dict[str, Any], folder: Path) -> Sampling:
+    """What the model's config.json says under `sampling`; the published settings without it."""
+    try:
+        return from_json(Sampling, extra.get("sampling", {}), path="sampling")
+    except (ConfigError, InputError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,334 @@
+"""From prompts to ranked pictures: text, codes, pixels, scores."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from dalle import __version__
+from dalle.checkpoint import save_model_folder
+from dalle.config import to_json
+from dalle.errors import InputError
+from dalle.models.dalle import Dalle
+from dalle.protocols import Decoder, ImageTokenizer, Reranker
+from dalle.sampling.decode import Sampled, complete_text, sample_codes
+from dalle.sampling.drawing import draw, score
+from dalle.sampling.filters import Sampling
+from dalle.sampling.image_prompt import image_prompt, kept_cells
+from dalle.sampling.picture import Made, Origin, Picture, PictureRecord, ScoreKind
+from dalle.sampling.prompts import without_surrogates
+from dalle.sampling.request import Request, Wishes
+from dalle.sampling.rerank import ClipReranker, rank
+from dalle.sampling.room import sample_in_room
+from dalle.sampling.streams import PromptStream, is_blank, prompt_stream
+from dalle.tokenizers.image import DvaeTokenizer
+from dalle.tokenizers.text import TextTokenizer
+
+LAUNCHES_AT_ONCE = 16
+"""Prompts are taken in groups of about so many launches, whose codes are held together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Given:
+    """An image prompt, encoded."""
+
+    codes: Int[Tensor, "rows cols"]
+    keep: Bool[Tensor, "rows cols"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """A request for which everything is settled."""
+
+    request: Request
+    sampling: Sampling
+    given: _Given | None
+    progress: Callable[[int], None] | None
+
+
+class Pipeline:
+    """A decoder with its tokenizers and, where there is one, a reranker.
+
+    Args:
+        model: the decoder, in evaluation mode.
+        text_tokenizer: of the decoder.
+        image_tokenizer: of the decoder, on the same device.
+        reranker: ranks pictures; without one the model's own ln p(picture | text) does.
+        sampling: the settings where a request names none; None: the published ones.
+        origin: what the files of pictures are to say of the model.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        text_tokenizer: TextTokenizer,
+        image_tokenizer: ImageTokenizer,
+        reranker: Reranker | None = None,
+        sampling: Sampling | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        for name, mine, theirs in (
+            ("grid", model.layout.grid, tuple(image_tokenizer.grid)),
+            ("number of codes", model.image_vocab, image_tokenizer.vocab_size),
+            ("number of text tokens", model.start_of_text, text_tokenizer.vocab_size),
+        ):
+            if mine != theirs:
+                raise InputError(
+                    f"the {name} is {mine} in the model and {theirs} in its tokenizer; take the "
+                    "tokenizer that the model was trained with"
+                )
+        self.model = model
+        self.text_tokenizer = text_tokenizer
+        self.image_tokenizer = image_tokenizer
+        self.reranker = reranker
+        self.sampling = sampling or Sampling()
+        self.origin = origin or Origin()
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        progress: Callable[[int], None] | None = None,
+        **wishes: Unpack[Wishes],
+    ) -> list[Picture]:
+        """Pictures of a prompt, the best first.
+
+        Args:
+            prompt: any text; an empty one gives pictures without a condition, and what is too
+                long is cut with a `PromptCutWarning`.
+            progress: called with the number of codes just sampled, num_tokens() in all.
+            wishes: num_samples, keep, seed, temperature, top_k, top_p, guidance, image, rect,
+                rank_by, launch: see `Request`.
+
+        Raises:
+            InputError: a setting or the given picture cannot be used.
+            OutOfMemoryError: even half a launch is too much for the device.
+        """
+        return next(self.generate_each([prompt], Request(**wishes), progress=progress))
+
+    def generate_many(
+        self,
+        prompts: Sequence[str],
+        *,
+        progress: Callable[[int], None] | None = None,
+        **wishes: Unpack[Wishes],
+    ) -> list[list[Picture]]:
+        """As `generate`, for each of several prompts, which are sampled together."""
+        return list(self.generate_each(prompts, Request(**wishes), progress=progress))
+
+    def generate_each(
+        self,
+        prompts: Sequence[str],
+        request: Request,
+        *,
+        seeds: Sequence[int] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[list[Picture]]:
+        """As `generate_many`, one prompt after another, so that no more is held than is used.
+
+        Args:
+            seeds: the seed of each prompt, in place of the request's one.
+        """
+        if isinstance(prompts, str):
+            raise InputError("prompts is one string; expected a list of prompts")
+        if seeds is None:
+            seeds = [request.seed] * len(prompts)
+        if len(seeds) != len(prompts):
+            raise InputError(f"{len(seeds)} seeds came for {len(prompts)} prompts")
+        for seed in seeds:
+            replace(request, seed=seed)  # checks its range
+        if request.rank_by == "clip" and self.reranker is None:
+            raise InputError("rank_by is clip, but no CLIP came with the model; give one to load")
+        plan = _Plan(
+            request=request,
+            sampling=request.sampling(self.sampling),
+            given=self._encode_image(request),
+            progress=progress,
+        )
+        cleaned = [without_surrogates(prompt) for prompt in prompts]
+        return self._run(cleaned, list(seeds), plan)
+
+    def again(self, record: PictureRecord) -> Picture:
+        """The picture of which a PNG file (`read_metadata`) says how it was made."""
+        made = record.made
+        rows, cols = self.model.layout.grid
+        fits = len(record.codes) == rows and all(len(row) == cols for row in record.codes)
+        if not fits or not all(0 <= c < self.model.image_vocab for r in record.codes for c in r):
+            raise InputError("the picture's codes do not fit the model; load the one it names")
+        codes = torch.tensor(record.codes, dtype=torch.long)
+        given = None
+        if made.rect is not None:
+            keep = kept_cells(made.rect, grid=self.model.layout.grid)
+            given = _Given(codes=codes, keep=keep)
+        rank_by: Literal["auto", "log_prob"] = "auto" if record.score_kind == "clip" else "log_prob"
+        request = Request(seed=record.seed, launch=made.launch, rank_by=rank_by)
+        plan = _Plan(request=request, sampling=made.sampling, given=given, progress=None)
+        [[picture]] = self._run([record.prompt], [record.seed], plan)
+        return replace(picture, made=replace(picture.made, rect=made.rect))
+
+    def complete_text(
+        self,
+        beginning: str,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> list[str]:
+        """Captions that begin so, as the model goes on with them; text i has the seed `seed + i`.
+
+        The beginning comes back as the tokenizer reads it: lower-cased, where that is its way.
+        """
+        Request(num_samples=num_samples, seed=seed)  # checks their ranges
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        ids = self.text_tokenizer.encode(without_surrogates(beginning))
+        seeds = [seed + i for i in range(num_samples)]
+        texts = complete_text(self.model, ids, seeds=seeds, sampling=sampling)
+        return [self.text_tokenizer.decode(text) for text in texts]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a model folder that is enough to generate from, with the weights in use.
+
+        The decoder is written in the dtype it is held in. The reranker goes along if it is one of
+        our CLIPs, or came from a folder.
+
+        Raises:
+            SaveError: it cannot be written.
+            InputError: `folder` holds something else, or a part is none of our models.
+        """
+        if not isinstance(self.model, Dalle) or not isinstance(self.image_tokenizer, DvaeTokenizer):
+            raise InputError("only a Dalle with a DvaeTokenizer can be saved as a model folder")
+        with TemporaryDirectory() as scratch:
+            reranker = self.origin.reranker_folder
+            if isinstance(self.reranker, ClipReranker):
+                clip = self.reranker.clip
+                reranker = save_model_folder(
+                    Path(scratch) / "clip",
+                    kind="clip",
+                    config=clip.config,
+                    module=clip,
+                    text_tokenizer=self.reranker.tokenizer,
+                )
+            return save_model_folder(
+                folder,
+                kind="dalle",
+                config=self.model.config,
+                module=self.model,
+                extra={"sampling": to_json(self.sampling)},
+                text_tokenizer=self.text_tokenizer,
+                image_tokenizer=self.image_tokenizer.dvae,
+                reranker=reranker,
+            )
+
+    def num_tokens(self, num_prompts: int, request: Request) -> int:
+        """How many codes are sampled for a request, for a progress bar."""
+        return num_prompts * request.num_samples * self.model.layout.image
+
+    def _run(self, prompts: list[str], seeds: list[int], plan: _Plan) -> Iterator[list[Picture]]:
+        num_samples, launch = plan.request.num_samples, plan.request.launch
+        at_once = max(1, LAUNCHES_AT_ONCE * launch // num_samples)
+        for start in range(0, len(prompts), at_once):
+            streams = [
+                prompt_stream(prompt, self.text_tokenizer, slots=self.model.layout.text)
+                for prompt in prompts[start : start + at_once]
+            ]
+            starts = seeds[start : start + at_once]
+            all_seeds = [seed + i for seed in starts for i in range(num_samples)]
+            sample = partial(self._sample, streams, all_seeds, plan)
+            fitted = sample_in_room(sample, launch=launch)
+            launch = fitted.launch
+            made = self._made(plan, launch)
+            for i, stream in enumerate(streams):
+                own = slice(i * num_samples, (i + 1) * num_samples)
+                sampled = Sampled(fitted.sampled.codes[own], fitted.sampled.log_prob[own])
+                yield self._best(stream, all_seeds[own], sampled, plan.request, made)
+
+    def _sample(
+        self, streams: list[PromptStream], seeds: list[int], plan: _Plan, launch: int
+    ) -> Sampled:
+        num_samples, given = plan.request.num_samples, plan.given
+        return sample_codes(
+            self.model,
+            torch.from_numpy(np.stack([s.ids for s in streams])).to(self.model.device),
+            prompt_of=[i for i in range(len(streams)) for _ in range(num_samples)],
+            seeds=seeds,
+            sampling=plan.sampling,
+            given=given.codes if given else None,
+            keep=given.keep if given else None,
+            launch=launch,
+            progress=plan.progress,
+        )
+
+    @torch.inference_mode()
+    def _best(
+        self,
+        stream: PromptStream,
+        seeds: list[int],
+        sampled: Sampled,
+        request: Request,
+        made: Made,
+    ) -> list[Picture]:
+        kind: ScoreKind = "log_prob"
+        scores = sampled.log_prob
+        # There is nothing in a blank prompt that a picture could be compared with.
+        if self.reranker and request.rank_by != "log_prob" and not is_blank(stream.prompt):
+            kind = "clip"
+            scores = score(
+                stream.prompt, sampled.codes, self.reranker, self.image_tokenizer, self.model.device
+            )
+        order = rank(scores, request.keep or request.num_samples).tolist()
+        images = draw(sampled.codes[order], self.image_tokenizer, self.model.device)
+        return [
+            Picture(
+                image=image,
+                prompt=stream.prompt,
+                seed=seeds[i],
+                score=scores[i].item(),
+                score_kind=kind,
+                log_prob=sampled.log_prob[i].item(),
+                codes=sampled.codes[i].clone(),
+                num_cut=stream.num_cut,
+                made=made,
+            )
+            for i, image in zip(order, images, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _encode_image(self, request: Request) -> _Given | None:
+        if request.image is None or request.rect is None:
+            return None
+        keep = kept_cells(request.rect, grid=self.model.layout.grid)
+        pixels = image_prompt(request.image, image_size=self.image_tokenizer.image_size)
+        codes = self.image_tokenizer.encode(pixels.to(self.model.device))[0].cpu()
+        return _Given(codes=codes, keep=keep)
+
+    def _made(self, plan: _Plan, launch: int) -> Made:
+        weights = next(self.model.parameters()) if isinstance(self.model, nn.Module) else None
+        return Made(
+            model=self.origin.model,
+            model_hash=self.origin.model_hash,
+            weights=self.origin.weights,
+            reranker=self.origin.reranker,
+            dtype=str(weights.dtype).removeprefix("torch.") if weights is not None else "",
+            device=_device_name(self.model.device),
+            sampling=plan.sampling,
+            rect=plan.request.rect,
+            num_samples=plan.request.num_samples,
+            launch=launch,
+            versions=f"dalle {__version__}, torch {torch.__version__}",
+        )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type

@@ -1,0 +1,89 @@
+"""What is asked of the pipeline."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from PIL import Image
+
+from dalle.errors import InputError
+from dalle.sampling.filters import Sampling
+
+MAX_SEED = 1 << 63
+
+RankBy = Literal["auto", "clip", "log_prob"]
+
+
+class Wishes(TypedDict, total=False):
+    """The fields of a `Request`, as keywords."""
+
+    num_samples: int
+    keep: int | None
+    seed: int
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    guidance: float | None
+    image: Image.Image | str | Path | None
+    rect: tuple[int, int] | None
+    rank_by: RankBy
+    launch: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """How many pictures of each prompt, and how they are drawn and chosen."""
+
+    num_samples: int = 1
+    """Pictures drawn for each prompt."""
+    keep: int | None = None
+    """How many of them come back, best first; None: all."""
+    seed: int = 0
+    """Picture i of a prompt has the seed `seed + i`."""
+    temperature: float | None = None
+    """Divides the logits; 0 takes the most likely code. Here and in the next three, None is the
+    model's own setting, which is the published one where the model names none."""
+    top_k: int | None = None
+    """Draw among the k most likely codes."""
+    top_p: float | None = None
+    """Draw among the fewest most likely codes whose probabilities reach p."""
+    guidance: float | None = None
+    """1 is none; above 1 the text counts for more."""
+    image: Image.Image | str | Path | None = None
+    """A picture of which a part is kept."""
+    rect: tuple[int, int] | None = None
+    """First row and column, in cells of the grid, of what is drawn anew: all that is below and
+    to the right. (k, 0) keeps the top k rows."""
+    rank_by: RankBy = "auto"
+    """ "auto" takes the reranker where there is one."""
+    launch: int = 32
+    """How many pictures are sampled at once; more need more memory."""
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise InputError(f"num_samples is {self.num_samples}; expected at least 1")
+        if self.keep is not None and not 1 <= self.keep <= self.num_samples:
+            raise InputError(
+                f"keep is {self.keep}; expected 1 to num_samples, which is {self.num_samples}"
+            )
+        if not 0 <= self.seed <= MAX_SEED - self.num_samples:
+            raise InputError(
+                f"seed is {self.seed}; expected 0 <= seed and seed + num_samples <= 2^63"
+            )
+        if self.launch < 1:
+            raise InputError(f"launch is {self.launch}; expected at least 1 picture at once")
+        if self.rank_by not in ("auto", "clip", "log_prob"):
+            raise InputError(f"rank_by is {self.rank_by!r}; expected auto, clip or log_prob")
+        if (self.image is None) != (self.rect is None):
+            raise InputError(
+                "an image prompt needs both the picture (image) and where drawing begins (rect: "
+                "row and column of the grid)"
+            )
+
+    def sampling(self, default: Sampling) -> Sampling:
+        """How codes are drawn, with the model's own settings where nothing was asked."""
+        asked = {
+            name: getattr(default, name) if getattr(self, name) is None else getattr(self, name)
+            for name in ("temperature", "top_k", "top_p", "guidance")
+        }
+        return Sampling(**asked)

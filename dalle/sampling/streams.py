@@ -1,0 +1,44 @@
+"""From prompts to the ids of the text slots."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from dalle.sampling.prompts import printable
+from dalle.tokenizers.text import TextTokenizer
+
+
+class PromptCutWarning(UserWarning):
+    """A prompt has more tokens than the model has room for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptStream:
+    """A prompt as the decoder reads it."""
+
+    prompt: str
+    ids: Int[np.ndarray, " slots"]
+    num_cut: int
+    """Tokens at its end that had no slot."""
+
+
+def is_blank(prompt: str) -> bool:
+    """Whether a prompt asks for pictures without a condition."""
+    return not prompt.strip()
+
+
+def prompt_stream(prompt: str, tokenizer: TextTokenizer, *, slots: int) -> PromptStream:
+    """Start, tokens, pads; with a `PromptCutWarning` where there are more tokens than slots."""
+    if is_blank(prompt):
+        return PromptStream(prompt=prompt, ids=tokenizer.empty_stream(slots), num_cut=0)
+    stream = tokenizer.encode_stream(prompt, slots=slots)
+    if stream.num_cut:
+        warnings.warn(
+            f"the model reads {stream.num_tokens} tokens of a prompt; {stream.num_cut} at the end "
+            f"were left out of {printable(prompt)!r}",
+            PromptCutWarning,
+            stacklevel=2,
+        )
+    return PromptStream(prompt=prompt, ids=stream.ids, num_cut=stream.num_cut)
