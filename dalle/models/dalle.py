@@ -17,6 +17,7 @@ from dalle.layout import StreamLayout
 from dalle.nn.attention import Attend, WholeStream
 from dalle.nn.cache import Cache, ImageStep, Prefill, TextStep
 from dalle.nn.masks import Pattern, PatternName, published_patterns
+from dalle.nn.precision import full_precision
 from dalle.nn.transformer import INIT_GAIN, Transformer
 
 
@@ -253,5 +254,5 @@ class Dalle(nn.Module):
 
 def _logits(head: nn.Linear, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
     # Unembeddings and logits are 32-bit in mixed precision too (arXiv 2102.12092, appendix D).
-    with torch.autocast(hidden.device.type, enabled=False):
+    with full_precision(hidden.device):
         return F.linear(hidden.float(), head.weight.float(), head.bias.float())

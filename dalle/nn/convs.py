@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle.nn.precision import full_precision
+
 
 class Conv(nn.Conv2d):
     """A convolution that keeps the size, with the published start: N(0, 1 / (inputs k^2)), 0."""
@@ -29,7 +31,7 @@ class Float32Conv(Conv):
     """A convolution that is computed in float32 in mixed precision too: next to the relaxation."""
 
     def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b d rows cols"]:
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             return super().forward(x.float())
 
 

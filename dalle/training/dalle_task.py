@@ -3,8 +3,6 @@
 Source: arXiv 2102.12092, section 2.2 and appendix B.2.
 """
 
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
+from dalle.checkpoint.folder import write_neighbour
+from dalle.config import to_json
 from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
 from dalle.models.dalle import Dalle, DalleConfig, DalleOutput
@@ -49,10 +50,10 @@ class DalleObjective:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Neighbours:
-    """Model folders that a trained DALL·E takes along, so that its folder is all one needs."""
+    """Models, or their folders, that a trained DALL·E takes along: its folder is all one needs."""
 
-    image_tokenizer: Path
-    reranker: Path | None = None
+    image_tokenizer: Path | nn.Module
+    reranker: Path | nn.Module | None = None
 
 
 class DalleTask:
@@ -69,8 +70,13 @@ class DalleTask:
         objective: DalleObjective,
         neighbours: Neighbours | None = None,
         preview_prompts: tuple[str, ...] = (),
-        preview_sampling: Sampling | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
+        """Args:
+        neighbours: what goes into the model's folder beside it.
+        preview_prompts: sampled from at times during training.
+        sampling: of the previews, and what the trained model samples with unless told otherwise.
+        """
         if image_tokenizer.grid != (config.rows, config.cols):
             raise ConfigError(
                 f"the image tokenizer has a grid of {image_tokenizer.grid}, the model one of "
@@ -88,7 +94,7 @@ class DalleTask:
         self.objective = objective
         self.neighbours = neighbours
         self.preview_prompts = preview_prompts
-        self.preview_sampling = preview_sampling or Sampling()
+        self.sampling = sampling or Sampling()
 
     def build(self) -> nn.Module:
         """A fresh decoder; the image tokenizer is no part of it."""
@@ -199,7 +205,7 @@ class DalleTask:
         prompt_of = [i for i in range(len(streams)) for _ in range(4)]
         seeds = [i for _ in streams for i in range(4)]
         sampled = sample_codes(
-            model, texts, prompt_of=prompt_of, seeds=seeds, sampling=self.preview_sampling
+            model, texts, prompt_of=prompt_of, seeds=seeds, sampling=self.sampling
         )
         pictures = self.image_tokenizer.decode(sampled.codes.to(model.device))
         path = folder / "samples.png"
@@ -207,13 +213,13 @@ class DalleTask:
         return [path]
 
     def export(self, folder: Path) -> dict[str, Any]:
-        """Both tokenizers, and the reranker if there is one."""
-        self.text_tokenizer.save(folder / "text_tokenizer.json")
+        """Both tokenizers, the reranker if there is one, and the settings of sampling."""
+        self.text_tokenizer.save(folder / TEXT_TOKENIZER)
         if self.neighbours:
-            _link_folder(self.neighbours.image_tokenizer, folder / "image_tokenizer")
+            write_neighbour(folder / IMAGE_TOKENIZER, self.neighbours.image_tokenizer)
             if self.neighbours.reranker:
-                _link_folder(self.neighbours.reranker, folder / "reranker")
-        return {}
+                write_neighbour(folder / RERANKER, self.neighbours.reranker)
+        return {"sampling": to_json(self.sampling)}
 
 
 def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targets"]:
@@ -232,16 +238,3 @@ def _summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> 
     return F.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
     )
-
-
-def _link_folder(source: Path, target: Path) -> None:
-    """The same files under another name: a step takes no room for what never changes."""
-
-    def link(old: str, new: str) -> None:
-        try:
-            os.link(old, new)
-        except OSError:  # another file system
-            shutil.copy2(old, new)
-
-    ignored = shutil.ignore_patterns("training", "run.json", "ema.safetensors.tmp")
-    shutil.copytree(source, target, copy_function=link, ignore=ignored)

@@ -169,6 +169,16 @@ def test_block_matrices_of_the_published_widths_have_12_d_squared_parameters(wid
     assert model.layout.length == 1280
 
 
+def test_the_published_model_runs_on_the_meta_device():
+    with torch.device("meta"):
+        config = DalleConfig(text_vocab=16384, image_vocab=8192, depth=64, width=3968, heads=62)
+        model = Dalle(config)
+        text = torch.zeros(1, 256, dtype=torch.long)
+        output = model(text, torch.zeros(1, 1024, dtype=torch.long))
+    assert output.text.shape == (1, 255, 16385) and output.image.shape == (1, 1024, 8192)
+    assert 12.0e9 < sum(p.numel() for p in model.parameters()) < 12.5e9
+
+
 def test_initialisation_is_the_published_one():
     torch.manual_seed(0)
     model = Dalle(tiny_config(patterns=("row",) * 8, width=256, heads=4))

@@ -1,0 +1,43 @@
+"""The residual blocks of the discrete VAE."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dalle.nn.convs import Conv, DecoderBlock, EncoderBlock, Float32Conv
+
+
+def test_start_is_one_over_the_root_of_the_inputs():
+    torch.manual_seed(0)
+    conv = Conv(32, 64, 3)
+    assert conv.weight.std().item() == pytest.approx(1 / math.sqrt(32 * 9), rel=0.05)
+    assert not conv.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("block_class", "kernels"), [(EncoderBlock, [3, 3, 3, 1]), (DecoderBlock, [1, 3, 3, 3])]
+)
+@pytest.mark.parametrize("outputs", [8, 16])
+def test_block_is_skip_plus_gain_times_path(block_class, kernels, outputs):
+    torch.manual_seed(0)
+    block = block_class(8, outputs, gain=0.25)
+    assert [conv.kernel_size[0] for conv in block.path] == kernels
+    assert [conv.out_channels for conv in block.path] == [outputs // 4] * 3 + [outputs]
+    x = torch.randn(2, 8, 5, 6)
+    y = x
+    for conv in block.path:
+        y = F.conv2d(F.relu(y), conv.weight, conv.bias, padding=conv.kernel_size[0] // 2)
+    skip = x if outputs == 8 else F.conv2d(x, block.skip.weight, block.skip.bias)
+    torch.testing.assert_close(block(x), skip + 0.25 * y)
+
+
+def test_float32_conv_stays_so_under_autocast():
+    torch.manual_seed(0)
+    conv, x = Float32Conv(8, 8, 1), torch.randn(1, 8, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = conv(x)
+        assert Conv(8, 8, 1)(x).dtype == torch.bfloat16
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, conv(x))

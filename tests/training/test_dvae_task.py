@@ -1,0 +1,166 @@
+"""The objective of the discrete VAE, and what it says of a codebook."""
+
+import math
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dalle.errors import ConfigError, DataError
+from dalle.models.dvae import DvaeConfig, reconstruction_nll
+from dalle.nn.quantize import kl_to_uniform
+from dalle.protocols import EncodedSample, Sample
+from dalle.training.dvae_task import DvaeObjective, DvaeTask
+
+
+def make_task(*, downsampling=4, total_steps=100, side=16, likelihood="logit_laplace", **objective):
+    config = DvaeConfig(
+        image_height=side,
+        image_width=2 * side,
+        num_codes=10,
+        hidden=8,
+        groups=4,
+        blocks=1,
+        downsampling=downsampling,
+        embed_dim=8,
+        likelihood=likelihood,
+    )
+    return DvaeTask(config, DvaeObjective(**objective), total_steps=total_steps)
+
+
+def make_batch(task, count=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    size = (count, task.config.image_height, task.config.image_width, 3)
+    return task.prepare(
+        {"image": torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)}
+    )
+
+
+@pytest.mark.parametrize("downsampling", [4, 8, 16])
+def test_kl_weighs_beta_over_three_f_squared_on_its_mean_over_cells(downsampling):
+    task = make_task(downsampling=downsampling, side=32, kl_weight=6.6, kl_rise=0.01)
+    torch.manual_seed(0)
+    model, batch = task.build(), make_batch(task)
+    torch.manual_seed(1)
+    loss = task.loss(model, batch, step=90, counts=batch.counts)
+    torch.manual_seed(1)
+    output = model(batch.tensors["images"], task.objective.temperature_at(0.9))
+    images = batch.tensors["images"]
+    reconstruction = reconstruction_nll(images, output.decoded, "logit_laplace").sum()
+    kl = kl_to_uniform(output.logits).sum()
+    expected = (reconstruction + 6.6 * kl) / images.numel()
+    torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=1e-6)
+    assert task.kl_factor(6.6) == pytest.approx(6.6 / (3 * downsampling**2))
+    if downsampling == 8:
+        assert task.kl_factor(6.6) == pytest.approx(6.6 / 192)
+
+
+def test_published_schedules():
+    objective = DvaeObjective()
+    updates = 3_000_000
+    assert objective.kl_weight_at(0) == 0
+    assert objective.kl_weight_at(5100 / updates) == pytest.approx(6.6)
+    assert objective.kl_weight_at(1) == 6.6
+    assert objective.temperature_at(0) == 1
+    assert objective.temperature_at(75_000 / updates) == pytest.approx((1 + 1 / 16) / 2)
+    assert objective.temperature_at(150_000 / updates) == pytest.approx(1 / 16)
+    assert objective.temperature_at(1) == pytest.approx(1 / 16)
+
+
+def test_a_falling_kl_rises_first_and_is_gone_in_time():
+    objective = DvaeObjective(kl_weight=2.0, kl_rise=0.1, kl_fall=0.5)
+    weights = [objective.kl_weight_at(p / 10) for p in range(11)]
+    assert weights[0] == 0 and weights[1] == pytest.approx(2.0)
+    assert weights[3] == pytest.approx(1.0)
+    assert weights[5:] == [0.0] * 6
+
+
+def test_losses_of_micro_batches_add_up_to_that_of_the_batch():
+    task = make_task(kl_weight=0.5)
+    torch.manual_seed(0)
+    model, batch = task.build(), make_batch(task, count=4)
+    images = batch.tensors["images"]
+    values = []
+    for parts in ([images], [images[:1], images[1:]]):
+        model.zero_grad()
+        for part in parts:
+            torch.manual_seed(3)
+            small = type(batch)(tensors={"images": part}, counts={"images": float(len(part))})
+            loss = task.loss(model, small, step=100, counts=batch.counts)
+            loss.total.backward()
+            values.append(loss.metrics["kl"])
+    torch.testing.assert_close(values[0], values[1] + values[2])
+
+
+def test_balance_is_nothing_when_all_codes_are_used_alike_and_pulls_apart_a_collapse():
+    task = make_task(balance_weight=1.0)
+    model, batch = task.build(), make_batch(task)
+    with torch.no_grad():
+        model.encoder[-1].weight.zero_()
+        even = task.loss(model, batch, step=0, counts=batch.counts).metrics["balance"]
+        model.encoder[-1].bias[3] = 50.0
+        collapsed = task.loss(model, batch, step=0, counts=batch.counts).metrics["balance"]
+    assert abs(even.item()) < 1e-5
+    assert collapsed.item() == pytest.approx(math.log(10), abs=1e-3)
+    task.loss(model, batch, step=0, counts=batch.counts).total.backward()
+    assert model.encoder[-1].bias.grad is not None
+
+
+def test_validation_names_a_collapse_after_the_first_tenth():
+    task = make_task(total_steps=100)
+    model, batch = task.build().eval(), make_batch(task)
+    with torch.no_grad():
+        model.encoder[-1].bias[3] = 50.0
+    early, late = (task.validate(model, [batch], step=step) for step in (5, 50))
+    assert (early["collapsed"], late["collapsed"]) == (0.0, 1.0)
+    assert late["codes_used"] == 1 and late["perplexity"] == pytest.approx(1.0)
+    assert late["usage"] == pytest.approx(0.1)
+
+
+def test_validation_over_batches_is_that_of_all_at_once():
+    task = make_task()
+    torch.manual_seed(0)
+    model, batch = task.build().eval(), make_batch(task, count=4)
+    images = batch.tensors["images"]
+    parts = [
+        type(batch)(tensors={"images": part}, counts={"images": float(len(part))})
+        for part in (images[:1], images[1:])
+    ]
+    whole = task.validate(model, [batch], step=0)
+    for name, value in task.validate(model, parts, step=0).items():
+        assert value == pytest.approx(whole[name], rel=1e-4), name
+
+
+def test_reading_crops_and_refuses_codes():
+    task = make_task(augment=False)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8))
+    sample = Sample(key="a", image=picture, captions=())
+    read = task.read(sample, Random(0), train=True)
+    assert np.array_equal(read["image"], np.asarray(picture))
+    flipped = make_task(augment=True, flip=True)
+    assert flipped.read(sample, Random(0), train=True)["image"].shape == (16, 32, 3)
+    encoded = EncodedSample(key="a", codes=np.zeros((1, 2, 4), np.uint16), captions=())
+    with pytest.raises(DataError, match="trained on pictures"):
+        task.read(encoded, Random(0), train=True)
+
+
+def test_preview_is_a_sheet_of_originals_above_reconstructions(tmp_path):
+    task = make_task()
+    model, batch = task.build().eval(), make_batch(task, count=3)
+    [path] = task.preview(model, batch, tmp_path)
+    with Image.open(path) as sheet:
+        assert sheet.size == (3 * 66 + 2, 2 * 34 + 2)
+        original = np.asarray(sheet)[2:34, 2:66]
+    expected = (batch.tensors["images"][0] * 255).round().byte().movedim(0, -1).numpy()
+    assert np.array_equal(original[::2, ::2], expected)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"kl_weight": -1.0}, {"temperature": 0.0}, {"kl_rise": 0.5, "kl_fall": 0.4}],
+)
+def test_impossible_objectives_are_refused(wrong):
+    with pytest.raises(ConfigError, match="expected"):
+        DvaeObjective(**wrong)
