@@ -34,12 +34,12 @@ def merge(symbols: Sequence[int], merges: Merges, *, dropout: float, random: Ran
     ids = list(symbols)
     following = [*range(1, len(ids)), -1] if ids else []
     previous = list(range(-1, len(ids) - 1))
-    joined_at: dict[int, int] = {}  # rank -> id, filled as ranks are met
-    heap: list[int] = []  # rank and position packed in one integer: it compares faster than a pair
-    for position, pair in enumerate(pairwise(ids)):
-        if (found := merges.get(pair)) is not None:
-            joined_at[found[0]] = found[1]
-            heap.append(found[0] << _POSITION_BITS | position)
+    # Rank and position packed in one integer: it compares faster than a pair.
+    heap = [
+        found[0] << _POSITION_BITS | position
+        for position, pair in enumerate(pairwise(ids))
+        if (found := merges.get(pair)) is not None
+    ]
     heapify(heap)
     passed_over: list[int] = []
     while heap:
@@ -47,10 +47,8 @@ def merge(symbols: Sequence[int], merges: Merges, *, dropout: float, random: Ran
         position = candidate & _POSITION_MASK
         left, right = ids[position], following[position]
         found = merges.get((left, ids[right])) if left >= 0 and right >= 0 else None
-        # Since it was queued, its neighbours may have been joined to others. As in `tokenizers`,
-        # it still counts if what stands there now joins to the same entry.
-        if found is None or found[1] != joined_at[candidate >> _POSITION_BITS]:
-            continue
+        if found is None or found[0] != candidate >> _POSITION_BITS:
+            continue  # one of the two was joined to something else since this was queued
         if dropout > 0 and random.random() < dropout:
             passed_over.append(candidate)
             continue
@@ -64,6 +62,5 @@ def merge(symbols: Sequence[int], merges: Merges, *, dropout: float, random: Ran
             previous[after] = position
         for start, end in ((previous[position], position), (position, after)):
             if start >= 0 and end >= 0 and (found := merges.get((ids[start], ids[end]))):
-                joined_at[found[0]] = found[1]
                 heappush(heap, found[0] << _POSITION_BITS | start)
     return [i for i in ids if i >= 0]

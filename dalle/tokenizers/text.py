@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from random import Random
-from typing import Literal, Self
+from typing import Literal, SupportsIndex
 
 import numpy as np
 from jaxtyping import Int
@@ -81,7 +82,7 @@ class TextTokenizer:
     @classmethod
     def train(
         cls, captions: Iterable[str], *, vocab_size: int = 16384, lowercase: bool = True
-    ) -> Self:
+    ) -> "TextTokenizer":
         """Learn the merges; the same captions give the same tokenizer.
 
         Args:
@@ -138,17 +139,17 @@ class TextTokenizer:
             ids += merge(symbols, merges, dropout=dropout, random=random)
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of plain ids; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             InputError: an id is not in [0, vocab_size).
         """
-        ids = [int(i) for i in ids]
-        for i in ids:
+        numbers = [index(i) for i in ids]
+        for i in numbers:
             if not 0 <= i < self.vocab_size:
                 raise InputError(f"token id {i}; expected one in [0, {self.vocab_size})")
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        return self._tokenizer.decode(numbers, skip_special_tokens=False)
 
     def encode_stream(
         self, text: str, *, slots: int, dropout: float = 0.0, random: Random | None = None
@@ -178,13 +179,13 @@ class TextTokenizer:
             raise ConfigError(f"{slots} text slots; expected at least 1, for the start token")
         return np.arange(self.vocab_size, self.vocab_size + slots, dtype=np.int64)
 
-    def decode_stream(self, ids: Iterable[int]) -> str:
+    def decode_stream(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of a stream: what stands between the start and the first pad.
 
         Raises:
             InputError: the first id is not the start token.
         """
-        start, *slots = [int(i) for i in ids]
+        start, *slots = [index(i) for i in ids]
         if start != self.vocab_size:
             raise InputError(f"a stream of text begins with {start}; expected {self.vocab_size}")
         end = next((j for j, i in enumerate(slots) if i >= self.vocab_size), len(slots))
@@ -199,7 +200,7 @@ class TextTokenizer:
         write_tokenizer(path, self._pairs, lowercase=self._lowercase)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "TextTokenizer":
         """Read a file written by `save`, strictly.
 
         Raises:
