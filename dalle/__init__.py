@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dalle.sampling.picture import Picture as Picture
     from dalle.sampling.picture import read_metadata as read_metadata
     from dalle.sampling.pipeline import Pipeline as Pipeline
+    from dalle.sampling.request import Request as Request
+    from dalle.sampling.rerank import ClipReranker as ClipReranker
     from dalle.tokenizers.image import DvaeTokenizer as DvaeTokenizer
     from dalle.tokenizers.text import TextTokenizer as TextTokenizer
 
@@ -34,6 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Clip": "dalle.models.clip",
     "ClipConfig": "dalle.models.clip",
+    "ClipReranker": "dalle.sampling.rerank",
     "Dalle": "dalle.models.dalle",
     "DalleConfig": "dalle.models.dalle",
     "DalleError": "dalle.errors",
@@ -42,6 +45,7 @@ _HOMES = {
     "DvaeTokenizer": "dalle.tokenizers.image",
     "Picture": "dalle.sampling.picture",
     "Pipeline": "dalle.sampling.pipeline",
+    "Request": "dalle.sampling.request",
     "TextTokenizer": "dalle.tokenizers.text",
     "load": "dalle.sampling.load",
     "push": "dalle.checkpoint",

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
+from dalle.pictures import to_uint8
 from dalle.protocols import ImageTokenizer, Reranker
 
 PIXELS_AT_ONCE = 1 << 16
@@ -15,16 +15,16 @@ PICTURES_AT_ONCE = 32
 """At most so many are decoded and scored at once, fewer where they are large."""
 
 
+@torch.no_grad()
 def draw(
     codes: Int[Tensor, "n rows cols"], tokenizer: ImageTokenizer, device: torch.device
 ) -> Iterator[Image.Image]:
     """The pictures of some codes, in their order."""
     for images, real in _decoded(codes, tokenizer, device):
-        levels = (images[:real] * 255.0).round().clamp(0, 255).to("cpu", torch.uint8)
-        for pixels in rearrange(levels, "n c height width -> n height width c"):
-            yield Image.fromarray(pixels.contiguous().numpy())
+        yield from map(Image.fromarray, to_uint8(images[:real]))
 
 
+@torch.no_grad()
 def score(
     prompt: str,
     codes: Int[Tensor, "n rows cols"],

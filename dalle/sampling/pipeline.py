@@ -1,56 +1,28 @@
-"""From prompts to ranked pictures: text, codes, pixels, scores."""
+"""The models together: from prompts to ranked pictures, from beginnings to captions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, Unpack
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor, nn
 
-from dalle import __version__
 from dalle.checkpoint import save_model_folder
 from dalle.config import to_json
 from dalle.errors import InputError
 from dalle.models.dalle import Dalle
 from dalle.protocols import Decoder, ImageTokenizer, Reranker
-from dalle.sampling.decode import Sampled, complete_text, sample_codes
-from dalle.sampling.drawing import draw, score
+from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
-from dalle.sampling.picture import Made, Origin, Picture, PictureRecord, ScoreKind
+from dalle.sampling.painting import Given, Parts, Plan, paint
+from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.request import Request, Wishes
-from dalle.sampling.rerank import ClipReranker, rank
-from dalle.sampling.room import sample_in_room
-from dalle.sampling.streams import PromptStream, is_blank, prompt_stream
+from dalle.sampling.rerank import ClipReranker
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.tokenizers.text import TextTokenizer
-
-LAUNCHES_AT_ONCE = 16
-"""Prompts are taken in groups of about so many launches, whose codes are held together."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Given:
-    """An image prompt, encoded."""
-
-    codes: Int[Tensor, "rows cols"]
-    keep: Bool[Tensor, "rows cols"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """A request for which everything is settled."""
-
-    request: Request
-    sampling: Sampling
-    given: _Given | None
-    progress: Callable[[int], None] | None
 
 
 class Pipeline:
@@ -147,14 +119,14 @@ class Pipeline:
             replace(request, seed=seed)  # checks its range
         if request.rank_by == "clip" and self.reranker is None:
             raise InputError("rank_by is clip, but no CLIP came with the model; give one to load")
-        plan = _Plan(
+        plan = Plan(
             request=request,
             sampling=request.sampling(self.sampling),
             given=self._encode_image(request),
             progress=progress,
         )
         cleaned = [without_surrogates(prompt) for prompt in prompts]
-        return self._run(cleaned, list(seeds), plan)
+        return paint(self._parts, cleaned, list(seeds), plan)
 
     def again(self, record: PictureRecord) -> Picture:
         """The picture of which a PNG file (`read_metadata`) says how it was made."""
@@ -167,12 +139,12 @@ class Pipeline:
         given = None
         if made.rect is not None:
             keep = kept_cells(made.rect, grid=self.model.layout.grid)
-            given = _Given(codes=codes, keep=keep)
+            given = Given(codes=codes, keep=keep, rect=made.rect)
         rank_by: Literal["auto", "log_prob"] = "auto" if record.score_kind == "clip" else "log_prob"
         request = Request(seed=record.seed, launch=made.launch, rank_by=rank_by)
-        plan = _Plan(request=request, sampling=made.sampling, given=given, progress=None)
-        [[picture]] = self._run([record.prompt], [record.seed], plan)
-        return replace(picture, made=replace(picture.made, rect=made.rect))
+        plan = Plan(request=request, sampling=made.sampling, given=given)
+        [[picture]] = paint(self._parts, [record.prompt], [record.seed], plan)
+        return picture
 
     def complete_text(
         self,
@@ -233,102 +205,21 @@ class Pipeline:
         """How many codes are sampled for a request, for a progress bar."""
         return num_prompts * request.num_samples * self.model.layout.image
 
-    def _run(self, prompts: list[str], seeds: list[int], plan: _Plan) -> Iterator[list[Picture]]:
-        num_samples, launch = plan.request.num_samples, plan.request.launch
-        at_once = max(1, LAUNCHES_AT_ONCE * launch // num_samples)
-        for start in range(0, len(prompts), at_once):
-            streams = [
-                prompt_stream(prompt, self.text_tokenizer, slots=self.model.layout.text)
-                for prompt in prompts[start : start + at_once]
-            ]
-            starts = seeds[start : start + at_once]
-            all_seeds = [seed + i for seed in starts for i in range(num_samples)]
-            sample = partial(self._sample, streams, all_seeds, plan)
-            fitted = sample_in_room(sample, launch=launch)
-            launch = fitted.launch
-            made = self._made(plan, launch)
-            for i, stream in enumerate(streams):
-                own = slice(i * num_samples, (i + 1) * num_samples)
-                sampled = Sampled(fitted.sampled.codes[own], fitted.sampled.log_prob[own])
-                yield self._best(stream, all_seeds[own], sampled, plan.request, made)
-
-    def _sample(
-        self, streams: list[PromptStream], seeds: list[int], plan: _Plan, launch: int
-    ) -> Sampled:
-        num_samples, given = plan.request.num_samples, plan.given
-        return sample_codes(
-            self.model,
-            torch.from_numpy(np.stack([s.ids for s in streams])).to(self.model.device),
-            prompt_of=[i for i in range(len(streams)) for _ in range(num_samples)],
-            seeds=seeds,
-            sampling=plan.sampling,
-            given=given.codes if given else None,
-            keep=given.keep if given else None,
-            launch=launch,
-            progress=plan.progress,
+    @property
+    def _parts(self) -> Parts:
+        return Parts(
+            model=self.model,
+            text_tokenizer=self.text_tokenizer,
+            image_tokenizer=self.image_tokenizer,
+            reranker=self.reranker,
+            origin=self.origin,
         )
 
-    @torch.inference_mode()
-    def _best(
-        self,
-        stream: PromptStream,
-        seeds: list[int],
-        sampled: Sampled,
-        request: Request,
-        made: Made,
-    ) -> list[Picture]:
-        kind: ScoreKind = "log_prob"
-        scores = sampled.log_prob
-        # There is nothing in a blank prompt that a picture could be compared with.
-        if self.reranker and request.rank_by != "log_prob" and not is_blank(stream.prompt):
-            kind = "clip"
-            scores = score(
-                stream.prompt, sampled.codes, self.reranker, self.image_tokenizer, self.model.device
-            )
-        order = rank(scores, request.keep or request.num_samples).tolist()
-        images = draw(sampled.codes[order], self.image_tokenizer, self.model.device)
-        return [
-            Picture(
-                image=image,
-                prompt=stream.prompt,
-                seed=seeds[i],
-                score=scores[i].item(),
-                score_kind=kind,
-                log_prob=sampled.log_prob[i].item(),
-                codes=sampled.codes[i].clone(),
-                num_cut=stream.num_cut,
-                made=made,
-            )
-            for i, image in zip(order, images, strict=True)
-        ]
-
-    @torch.inference_mode()
-    def _encode_image(self, request: Request) -> _Given | None:
+    @torch.no_grad()
+    def _encode_image(self, request: Request) -> Given | None:
         if request.image is None or request.rect is None:
             return None
         keep = kept_cells(request.rect, grid=self.model.layout.grid)
         pixels = image_prompt(request.image, image_size=self.image_tokenizer.image_size)
         codes = self.image_tokenizer.encode(pixels.to(self.model.device))[0].cpu()
-        return _Given(codes=codes, keep=keep)
-
-    def _made(self, plan: _Plan, launch: int) -> Made:
-        weights = next(self.model.parameters()) if isinstance(self.model, nn.Module) else None
-        return Made(
-            model=self.origin.model,
-            model_hash=self.origin.model_hash,
-            weights=self.origin.weights,
-            reranker=self.origin.reranker,
-            dtype=str(weights.dtype).removeprefix("torch.") if weights is not None else "",
-            device=_device_name(self.model.device),
-            sampling=plan.sampling,
-            rect=plan.request.rect,
-            num_samples=plan.request.num_samples,
-            launch=launch,
-            versions=f"dalle {__version__}, torch {torch.__version__}",
-        )
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return device.type
+        return Given(codes=codes, keep=keep, rect=request.rect)

@@ -18,7 +18,7 @@ class Fitted:
     launch: int
 
 
-def sample_in_room(sample: Callable[[int], Sampled], *, launch: int) -> Fitted:
+def sample_in_room(sample: Callable[[int], Sampled], launch: int) -> Fitted:
     """Call `sample` with a launch, and where memory runs out once more with half of it.
 
     Raises:

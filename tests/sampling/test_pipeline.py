@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dalle.errors import InputError, OutOfMemoryError
-from dalle.sampling import pipeline as pipeline_module
+from dalle.sampling import painting
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
 from dalle.sampling.pipeline import Pipeline
@@ -80,7 +80,7 @@ def test_several_prompts_give_what_each_gives_alone(plain: Pipeline) -> None:
 def test_prompts_go_through_in_groups(plain: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [f"a {i}" for i in range(7)]
     whole = plain.generate_many(prompts, num_samples=2, launch=2)
-    monkeypatch.setattr(pipeline_module, "LAUNCHES_AT_ONCE", 1)
+    monkeypatch.setattr(painting, "LAUNCHES_AT_ONCE", 1)
     parts = plain.generate_many(prompts, num_samples=2, launch=2)
     assert [p.prompt for pictures in parts for p in pictures[:1]] == prompts
     for one, other in zip(whole, parts, strict=True):
@@ -259,14 +259,14 @@ def test_too_little_memory_halves_the_launch_once(
     plain: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = plain.generate("a red cube", num_samples=8, launch=8)
-    real, room = pipeline_module.sample_codes, 4
+    real, room = painting.sample_codes, 4
 
     def limited(*args, launch: int, **kwargs):
         if launch > room:
             raise torch.OutOfMemoryError(f"no room for {launch}")
         return real(*args, launch=launch, **kwargs)
 
-    monkeypatch.setattr(pipeline_module, "sample_codes", limited)
+    monkeypatch.setattr(painting, "sample_codes", limited)
     with pytest.warns(UserWarning, match="too little memory for 8 pictures at once; trying 4"):
         pictures = plain.generate("a red cube", num_samples=8, launch=8)
     assert [p.seed for p in pictures] == [p.seed for p in expected]
@@ -277,6 +277,12 @@ def test_too_little_memory_halves_the_launch_once(
         pytest.raises(OutOfMemoryError, match="lower launch"),
     ):
         plain.generate("a red cube", num_samples=8, launch=8)
+
+
+def test_codes_can_be_trained_on(plain: Pipeline) -> None:
+    codes = plain.generate("a", num_samples=2)[0].codes
+    assert not codes.is_inference()
+    assert codes.untyped_storage().nbytes() == 12 * 8, "a view would hold the codes of all"
 
 
 def test_progress_counts_every_code(plain: Pipeline) -> None:
