@@ -12,6 +12,7 @@ from dalle.errors import InputError
 from dalle.evaluation.shapes import (
     ATTRIBUTES,
     GROUPS,
+    Prompted,
     at_chance,
     best_of,
     candidate_rates,
@@ -26,7 +27,7 @@ from dalle.evaluation.shapes import (
 )
 
 
-def half_right(prompts, seed):
+def half_right(prompts: list[Prompted], seed: int) -> list[np.ndarray]:
     """Pictures of 48 pixels: every other one shows something else."""
     random = Random(seed)
     num_things = len(prompts[0].scene.things)
@@ -43,7 +44,9 @@ def half_right(prompts, seed):
 
 
 @pytest.mark.parametrize(("name", "held_out", "num_things"), GROUPS)
-def test_prompts_are_of_their_group_and_independent(name, held_out, num_things):
+def test_prompts_are_of_their_group_and_independent(
+    name: str, held_out: bool, num_things: int
+) -> None:
     prompts = prompt_set(60, held_out=held_out, num_things=num_things, seed=4)
     assert prompts[:10] == prompt_set(10, held_out=held_out, num_things=num_things, seed=4)
     assert prompts != prompt_set(60, held_out=held_out, num_things=num_things, seed=5)
@@ -53,7 +56,7 @@ def test_prompts_are_of_their_group_and_independent(name, held_out, num_things):
 
 
 @pytest.mark.parametrize(("name", "held_out", "num_things"), GROUPS)
-def test_shuffled_pictures_fall_to_chance(name, held_out, num_things):
+def test_shuffled_pictures_fall_to_chance(name: str, held_out: bool, num_things: int) -> None:
     prompts = prompt_set(200, held_out=held_out, num_things=num_things, seed=0)
     scenes = [prompt.scene for prompt in prompts]
     readings = [perfect_reading(scene) for scene in scenes]
@@ -70,7 +73,7 @@ def test_shuffled_pictures_fall_to_chance(name, held_out, num_things):
     assert not at_chance(right, level)
 
 
-def test_chance_of_one_thing_is_that_of_a_blind_guess():
+def test_chance_of_one_thing_is_that_of_a_blind_guess() -> None:
     scenes = [p.scene for p in prompt_set(400, held_out=False, num_things=1, seed=1)]
     level = chance(scenes)
     for attribute, guess in (("shape", 1 / 6), ("colour", 1 / 8), ("size", 1 / 2)):
@@ -79,7 +82,7 @@ def test_chance_of_one_thing_is_that_of_a_blind_guess():
     assert level.right["count"] == 1 and level.right["all"] < 0.005
 
 
-def test_shuffling_leaves_no_prompt_with_its_own_picture():
+def test_shuffling_leaves_no_prompt_with_its_own_picture() -> None:
     scenes = list(
         dict.fromkeys(p.scene for p in prompt_set(9, held_out=True, num_things=2, seed=0))
     )
@@ -89,7 +92,7 @@ def test_shuffling_leaves_no_prompt_with_its_own_picture():
             assert shuffled(scenes[:num], readings[:num], seed=seed).right["all"] == 0
 
 
-def test_rates_count_and_have_binomial_errors():
+def test_rates_count_and_have_binomial_errors() -> None:
     prompts = prompt_set(40, held_out=False, num_things=2, seed=2)
     scenes = [prompt.scene for prompt in prompts]
     result = rates(scenes, read_all(half_right(prompts, seed=0)))
@@ -97,7 +100,7 @@ def test_rates_count_and_have_binomial_errors():
     assert result.errors["all"] == pytest.approx(math.sqrt(0.5 * 0.5 / 40))
 
 
-def test_candidates_of_one_prompt_are_not_counted_as_independent():
+def test_candidates_of_one_prompt_are_not_counted_as_independent() -> None:
     prompts = prompt_set(20, held_out=False, num_things=1, seed=3)
     scenes = [prompt.scene for prompt in prompts]
     readings = read_all(half_right(prompts, seed=1))
@@ -109,7 +112,7 @@ def test_candidates_of_one_prompt_are_not_counted_as_independent():
         assert many.errors[attribute] == pytest.approx(one.errors[attribute])
 
 
-def test_best_of_takes_the_highest_score():
+def test_best_of_takes_the_highest_score() -> None:
     scenes = [p.scene for p in prompt_set(6, held_out=False, num_things=2, seed=0)]
     readings = [perfect_reading(scene) for scene in scenes]
     scores = np.array([[0.1, 0.3, -2.0], [5.0, 4.0, 4.5]])
@@ -120,7 +123,7 @@ def test_best_of_takes_the_highest_score():
         best_of(readings, scores * np.nan)
 
 
-def test_numbers_that_do_not_fit_are_refused():
+def test_numbers_that_do_not_fit_are_refused() -> None:
     scenes = [p.scene for p in prompt_set(3, held_out=False, num_things=1, seed=0)]
     readings = [perfect_reading(scene) for scene in scenes]
     with pytest.raises(InputError, match="2 pictures for 3 prompts"):
@@ -132,14 +135,14 @@ def test_numbers_that_do_not_fit_are_refused():
             control()
 
 
-def test_tensors_read_as_arrays_do():
+def test_tensors_read_as_arrays_do() -> None:
     prompts = prompt_set(5, held_out=True, num_things=2, seed=0)
     arrays = half_right(prompts, seed=0)
     tensor = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
     assert read_all(tensor) == read_all(arrays)
 
 
-def test_a_group_and_its_table():
+def test_a_group_and_its_table() -> None:
     prompts = prompt_set(12, held_out=False, num_things=1, seed=7)
     wrong, right = half_right(prompts, seed=0), [draw(p.scene, Random(0), size=48) for p in prompts]
     candidates = [picture for pair in zip(wrong, right, strict=True) for picture in pair]
@@ -159,24 +162,29 @@ def test_a_group_and_its_table():
 
 
 class TestVerifyReader:
-    def test_passes_on_drawn_pictures_and_faithful_reconstructions(self):
+    def test_passes_on_drawn_pictures_and_faithful_reconstructions(self) -> None:
         report = verify_reader(48, 200, reconstruct=lambda images: images * 0.98 + 0.01)
         assert report.passed
         assert set(report.drawn) == set(report.reconstructed) == {name for name, *_ in GROUPS}
         assert "100.00 % of drawn" in report.text() and "unclear" in report.text()
 
-    def test_without_a_tokenizer_there_are_no_reconstructions(self):
+    def test_without_a_tokenizer_there_are_no_reconstructions(self) -> None:
         report = verify_reader(32, 40, reconstruct=None)
         assert report.passed and report.reconstructed == {}
         assert "reconstructions" not in report.text()
 
-    def test_fails_on_reconstructions_that_lose_the_colour(self):
+    def test_fails_on_reconstructions_that_lose_the_colour(self) -> None:
         report = verify_reader(32, 40, reconstruct=lambda images: images.flip(1))
         assert not report.passed
         assert all(group.right["shape"] == 1 for group in report.reconstructed.values())
         assert all(group.right["all"] < 0.8 for group in report.reconstructed.values())
 
-    def test_never_gives_a_tokenizer_more_than_64_pictures(self):
+    def test_never_gives_a_tokenizer_more_than_64_pictures(self) -> None:
         given = []
-        verify_reader(32, 280, reconstruct=lambda images: given.append(len(images)) or images)
+
+        def reconstruct(images: torch.Tensor) -> torch.Tensor:
+            given.append(len(images))
+            return images
+
+        verify_reader(32, 280, reconstruct=reconstruct)
         assert max(given) <= 64 and sum(given) == 280

@@ -47,8 +47,7 @@ def judge(scene: Scene, reading: Reading) -> Verdict:
         shape=shape,
         colour=colour,
         size=size,
-        place=count
-        and (asked.position, asked.relation) == (reading.position, reading.relation)
+        place=(asked.position, asked.relation) == (reading.position, reading.relation)
         and pairing == list(range(len(pairing))),
     )
 

@@ -14,7 +14,17 @@ from PIL import Image
 
 from dalle.data.shapes.draw import CELLS, RADIUS, RGB, SMALLEST_SIDE
 from dalle.data.shapes.match import match_shape
-from dalle.data.shapes.scene import COLOURS, POSITIONS, Colour, Position, Relation, Shape, Size
+from dalle.data.shapes.scene import (
+    COLOURS,
+    POSITIONS,
+    Colour,
+    Position,
+    Relation,
+    Scene,
+    Shape,
+    Size,
+    Thing,
+)
 from dalle.data.shapes.segment import Parts, connected_parts
 from dalle.errors import InputError
 
@@ -70,11 +80,21 @@ class Reading:
     """Of the first of two things to the second: "left of" or "above"."""
 
     @property
+    def scene(self) -> Scene | None:
+        """The scene, where one or two things, all their attributes and their place are plain."""
+        things = []
+        for seen in self.things:
+            if seen.shape is None or seen.colour is None or seen.size is None:
+                return None
+            things.append(Thing(shape=seen.shape, colour=seen.colour, size=seen.size))
+        if self.position is None and self.relation is None:
+            return None
+        return Scene(things=tuple(things), position=self.position, relation=self.relation)
+
+    @property
     def clear(self) -> bool:
-        """Whether one or two things, all their attributes and their place are plain."""
-        return (self.position is not None or self.relation is not None) and all(
-            None not in (thing.shape, thing.colour, thing.size) for thing in self.things
-        )
+        """Whether the picture plainly shows a scene."""
+        return self.scene is not None
 
 
 _UNCLEAR = Reading(count=None, things=(), position=None, relation=None)
