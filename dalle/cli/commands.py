@@ -1,0 +1,115 @@
+"""Which commands there are, and which one was meant."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dalle import __version__
+
+USAGE_ERROR = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """One command. Places are "module:name"; only those of `flags` load no torch."""
+
+    name: str
+    does: str
+    flags: str
+    """The dataclass that its flags fill."""
+    run: str
+    """The function that takes it."""
+    presets: str | None = None
+    """Named values of the dataclass to start from."""
+
+
+COMMANDS = (
+    Command(
+        name="train vae",
+        does="train a discrete VAE: pictures to grids of codes, and back",
+        flags="dalle.presets:VaeRun",
+        run="dalle.cli.train:train_vae",
+        presets="dalle.presets:VAE_PRESETS",
+    ),
+    Command(
+        name="train clip",
+        does="train a CLIP, which ranks pictures",
+        flags="dalle.presets:ClipRun",
+        run="dalle.cli.train:train_clip",
+        presets="dalle.presets:CLIP_PRESETS",
+    ),
+    Command(
+        name="train dalle",
+        does="train a DALL·E over the codes of a discrete VAE",
+        flags="dalle.presets:DalleRun",
+        run="dalle.cli.train:train_dalle",
+        presets="dalle.presets:DALLE_PRESETS",
+    ),
+    Command(
+        name="generate",
+        does="pictures from prompts, the best first",
+        flags="dalle.cli.generate:GenerateCommand",
+        run="dalle.cli.generate:run",
+    ),
+    Command(
+        name="demo",
+        does="all of it once, on built-in pictures, in minutes",
+        flags="dalle.cli.demo:DemoCommand",
+        run="dalle.cli.demo:run",
+    ),
+    Command(
+        name="presets",
+        does="list the named training runs",
+        flags="dalle.cli.presets:PresetsCommand",
+        run="dalle.cli.presets:run",
+    ),
+    Command(
+        name="inspect",
+        does="say what a model folder or a run holds",
+        flags="dalle.cli.inspect:InspectCommand",
+        run="dalle.cli.inspect:run",
+    ),
+    Command(
+        name="launch-config",
+        does="print a file for `accelerate launch`",
+        flags="dalle.cli.launch_config:LaunchConfigCommand",
+        run="dalle.cli.launch_config:run",
+    ),
+)
+
+
+def chosen(arguments: Sequence[str]) -> tuple[Command, list[str]]:
+    """The command that the first words name, and the words after them.
+
+    Raises:
+        SystemExit: none is named; help was asked for, or what came is a usage error (2).
+    """
+    words = list(arguments)
+    for command in COMMANDS:
+        name = command.name.split()
+        if words[: len(name)] == name:
+            return command, words[len(name) :]
+    if words[:1] == ["--version"]:
+        print(f"dalle {__version__}")
+        raise SystemExit(0)
+    first = words[0] if words else ""
+    group = [command for command in COMMANDS if command.name.split()[0] == first]
+    if first in ("-h", "--help", "help") or (group and set(words[1:]) & {"-h", "--help"}):
+        print(_help(group or COMMANDS))
+        raise SystemExit(0)
+    names = [command.name for command in group or COMMANDS]
+    given = " ".join(words[:2] if group else words[:1])
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    meant = f"; did you mean `dalle {near[0]}`?" if near else ""
+    problem = f"there is no command {given!r}{meant}" if given else "which command?"
+    print(f"dalle: {problem}\n\n{_help(group or COMMANDS)}", file=sys.stderr)
+    raise SystemExit(USAGE_ERROR)
+
+
+def _help(commands: Sequence[Command]) -> str:
+    lines = "\n".join(f"  {command.name:<15}{command.does}" for command in commands)
+    return (
+        f"usage: dalle COMMAND [OPTIONS]\n\n{lines}\n\n"
+        "`dalle COMMAND --help` lists a command's options; the documentation is in docs/."
+    )

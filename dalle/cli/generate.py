@@ -1,0 +1,161 @@
+"""`dalle generate`: pictures from prompts."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from dalle.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dalle.sampling.picture import Picture
+    from dalle.sampling.pipeline import Pipeline
+    from dalle.sampling.request import Request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateCommand:
+    """Generate pictures from prompts, rank them, and keep the best.
+
+    dalle generate --model runs/birds "a red bird" "a blue bird" --num-samples 64 --keep 8
+    """
+
+    texts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Prompts; an empty one ("") gives pictures without a condition."""
+    model: str
+    """A model folder, a run (its newest whole step is taken), or a model's name on the hub."""
+    prompts: Path | None = None
+    """A UTF-8 file with further prompts, one a line."""
+    clip: str | None = None
+    """What ranks the pictures, instead of the model's own reranker: a CLIP of ours, or a CLIP or
+    SigLIP of `transformers`, as a folder or hub name."""
+    out: Path = Path("pictures")
+    """Folder for the pictures, the contact sheet and the JSON file; nothing in it is
+    overwritten."""
+    num_samples: int = 1
+    """Pictures drawn for each prompt."""
+    keep: int | None = None
+    """How many of them are kept, the best ones; None: all."""
+    rank_by: Literal["auto", "clip", "log_prob"] = "auto"
+    """auto: the reranker where there is one, else the model's own ln p(picture | text)."""
+    seed: int = 0
+    """Picture i of a prompt has the seed `seed + i`."""
+    temperature: float | None = None
+    """0 takes the most likely code. Here and in the next three, None is the model's own
+    setting."""
+    top_k: int | None = None
+    """Draw among the k most likely codes."""
+    top_p: float | None = None
+    """Draw among the fewest most likely codes whose probabilities reach p."""
+    guidance: float | None = None
+    """1 is none; above 1 the text counts for more."""
+    image: Path | None = None
+    """A picture of which the part outside --rect is kept."""
+    rect: tuple[int, int] | None = None
+    """First row and column, in cells of the grid, of what is drawn anew; all below and to the
+    right. `15 0` keeps the top 15 rows."""
+    complete_text: bool = False
+    """Go on with the prompts as captions, instead of drawing pictures."""
+    launch: int = 32
+    """How many pictures are sampled at once."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the transformer; auto: bfloat16 on GPUs that have it."""
+    weights: Literal["auto", "ema", "model"] = "auto"
+    """auto: the averaged weights where there are any."""
+
+
+def run(command: GenerateCommand) -> None:
+    """Generate, save, and say where."""
+    from dalle.sampling.load import load
+    from dalle.sampling.prompts import read_prompts
+    from dalle.sampling.request import Request
+
+    prompts = list(command.texts)
+    if command.prompts is not None:
+        prompts += read_prompts(command.prompts)
+    if not prompts:
+        raise InputError('no prompt came; give some, or a file with --prompts ("" is no condition)')
+    request = Request(
+        num_samples=command.num_samples,
+        keep=command.keep,
+        seed=command.seed,
+        temperature=command.temperature,
+        top_k=command.top_k,
+        top_p=command.top_p,
+        guidance=command.guidance,
+        image=command.image,
+        rect=command.rect,
+        rank_by=command.rank_by,
+        launch=command.launch,
+    )
+    model = load(
+        command.model,
+        device=command.device,
+        dtype=command.dtype,
+        clip=command.clip,
+        weights=command.weights,
+    )
+    if command.complete_text:
+        _complete(model, prompts, request)
+    else:
+        _generate(model, prompts, request, command.out)
+
+
+def _complete(model: "Pipeline", beginnings: list[str], request: "Request") -> None:
+    sampling = request.sampling(model.sampling)
+    for beginning in beginnings:
+        for text in model.complete_text(
+            beginning,
+            num_samples=request.num_samples,
+            seed=request.seed,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+        ):
+            print(text)
+
+
+def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Path) -> None:
+    from tqdm import tqdm
+
+    from dalle.sampling.output import save_results
+
+    best: list[Picture] = []
+    with tqdm(
+        total=model.num_tokens(len(prompts), request),
+        desc="codes",
+        unit="code",
+        unit_scale=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+
+        def noted() -> "Iterator[list[Picture]]":
+            for pictures in model.generate_each(prompts, request, progress=bar.update):
+                best.append(pictures[0])
+                yield pictures
+
+        saved = save_results(out, noted())
+    for picture in best:
+        print(_line(picture))
+    print(
+        f"{len(saved.pictures)} pictures in {saved.folder}, everything about them in {saved.record}"
+    )
+    for sheet in saved.sheets:
+        print(f"contact sheet: {sheet}")
+
+
+def _line(picture: "Picture") -> str:
+    from dalle.sampling.prompts import printable
+
+    by = {"clip": "CLIP", "log_prob": "the model's own ln p(picture | text)"}[picture.score_kind]
+    return (
+        f"{printable(picture.prompt) or '(no prompt)'}: the best of {picture.made.num_samples} by "
+        f"{by} has {picture.score:.3f} (seed {picture.seed})"
+    )

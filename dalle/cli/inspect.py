@@ -1,0 +1,91 @@
+"""`dalle inspect FOLDER`: what a model folder holds, and whether it is whole."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InspectCommand:
+    """Say what a model folder or a run holds, and check every file against its manifest.
+
+    Nothing in it is executed, and its weights are not loaded.
+    """
+
+    folder: Annotated[str, tyro.conf.Positional]
+    """A model folder, a run (its newest whole step is taken), or a model's name on the hub."""
+
+
+def run(command: InspectCommand) -> None:
+    """Print it."""
+    from dalle.checkpoint.load import resolve
+
+    for line in lines(resolve(command.folder)):
+        print(line)
+
+
+def lines(folder: Path) -> Iterator[str]:
+    """What there is to say of a model folder.
+
+    Raises:
+        CheckpointError: it is damaged, of a newer format, or no model folder of ours.
+    """
+    from dalle.checkpoint import IMAGE_TOKENIZER, MANIFEST, RERANKER
+    from dalle.checkpoint.load import WEIGHTS, read_config
+    from dalle.checkpoint.manifest import verify
+    from dalle.checkpoint.steps import RUN, read_run
+    from dalle.checkpoint.weights import read_header
+
+    fields = read_config(folder)
+    yield f"{folder}: {fields['kind']}, format {fields['format']}"
+    for weights in (name for name in WEIGHTS.values() if (folder / name).is_file()):
+        header = read_header(folder / weights)
+        numbers = sum(math.prod(shape) for shape, _ in header.values())
+        types = ", ".join(sorted({dtype for _, dtype in header.values()}))
+        yield f"  {weights}: {numbers:,} parameters in {len(header)} tensors, {types}"
+    yield from _fields("model", fields["model"])
+    for name in sorted(set(fields) - {"format", "kind", "model"}):
+        yield from _fields(name, fields[name])
+    if (folder / RUN).is_file():
+        said = read_run(folder)
+        yield f"  trained: {said.get('step')} steps, {said.get('samples_seen')} samples"
+        yield from _fields("held out", said.get("held_out"))
+    for name in (IMAGE_TOKENIZER, RERANKER):
+        if (folder / name).is_dir():
+            yield f"  {name}: {_kind(folder / name)}"
+    if (folder / MANIFEST).is_file():
+        yield f"  whole: {len(verify(folder, training=False))} files are what {MANIFEST} says"
+    else:
+        yield f"  no {MANIFEST}: whether it is whole cannot be told"
+
+
+def _kind(folder: Path) -> str:
+    from dalle.checkpoint.load import read_config
+    from dalle.errors import CheckpointError
+
+    try:
+        return str(read_config(folder)["kind"])
+    except CheckpointError:
+        return "not one of ours"
+
+
+def _fields(name: str, values: Any) -> Iterator[str]:
+    if isinstance(values, dict):
+        said = ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+        yield f"  {name}: {said}"
+    elif values is not None:
+        yield f"  {name}: {_short(values)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return " ".join(_short(item) for item in value)
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_short(item)}" for key, item in value.items()) + ")"
+    return str(value)
