@@ -239,9 +239,10 @@ def test_the_newest_whole_step_is_found(tmp_path: Path) -> None:
 def test_the_last_few_steps_and_the_best_one_stay(tmp_path: Path) -> None:
     nan = float("nan")
     run = make_run(tmp_path / "run", {1: 3.0, 2: 1.0, 3: nan, 4: 2.0, 5: None, 6: 2.5})
-    gone = steps.prune_steps(run, keep_last=2)
-    assert [path.name[-1] for path in gone] == ["1", "3", "4"]
-    assert [path.name[-1] for path in steps.list_steps(run)] == ["2", "5", "6"]
+    (steps.step_folder(run, 6) / "MANIFEST.json").write_text("half")
+    gone = steps.prune_steps(run, newest=5, keep_last=2)
+    assert [path.name[-1] for path in gone] == ["1", "3"]
+    assert [path.name[-1] for path in steps.list_steps(run)] == ["2", "4", "5", "6"]
     assert steps.best_step(run) == steps.step_folder(run, 2)
     assert not list(run.glob(".tmp-*"))
 

@@ -1,6 +1,7 @@
 """A tiny task that trains in milliseconds, for tests of the loop and of checkpoints."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dalle.protocols import Batch, Loss, Sample
+from dalle.protocols import Batch, EncodedSample, Loss, Sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +68,10 @@ class ToyTask:
     config: ToyConfig = field(default_factory=ToyConfig)
     poison_at: int | None = None
     """The step whose loss is made infinite."""
+    slow_at: int | None = None
+    """The step that takes a minute."""
+    on_step: Callable[[int], None] | None = None
+    """Called at each step."""
     kind: str = "dvae"
     seen: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     """Which samples each step read."""
@@ -75,7 +80,9 @@ class ToyTask:
         """A fresh network."""
         return Toy(self.config)
 
-    def read(self, sample: Sample, random: Random, *, train: bool) -> dict[str, np.ndarray] | None:
+    def read(
+        self, sample: Sample | EncodedSample, random: Random, *, train: bool
+    ) -> dict[str, np.ndarray] | None:
         """Numbers that depend on the sample and, in training, on its generator."""
         index = int(sample.key)
         jitter = random.gauss(0, 0.1) if train else 0.0
@@ -99,6 +106,10 @@ class ToyTask:
         self.seen.append((step, tuple(t["index"].tolist())))
         error = (model(t["x"], t["index"] % 2) - t["target"]).square() * t["has_target"]
         total = error.sum() / counts["targets"]
+        if step == self.slow_at:
+            time.sleep(60)
+        if self.on_step is not None:
+            self.on_step(step)
         if step == self.poison_at:
             total = total / 0.0
         return Loss(total=total, metrics={"loss": total.detach(), "double": 2 * total.detach()})

@@ -189,10 +189,22 @@ def temporary_beside(target: Path, tag: str) -> Path:
 
 
 def publish(temporary: Path, target: Path, *, known: Mapping[str, Entry] | None = None) -> None:
-    """Give the finished folder its name: manifest last, rename, flush the parent."""
+    """Give the finished folder its name: manifest last, rename, flush the parent.
+
+    What has the name already (a step that was found damaged, and done again) goes first.
+    """
     write_manifest(temporary, known=known)
+    if target.exists():
+        remove_folder(target)
     os.rename(temporary, target)
     sync_folder(target.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete it so that a kill in between leaves no half folder of its name."""
+    doomed = temporary_beside(folder, f"gone-{folder.name}")
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 @contextmanager

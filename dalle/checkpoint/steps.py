@@ -2,14 +2,13 @@
 
 import json
 import math
-import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dalle.checkpoint.manifest import TEMPORARY, read_manifest, verify
+from dalle.checkpoint.manifest import TEMPORARY, read_manifest, remove_folder, verify
 from dalle.errors import CheckpointError, NoWholeCheckpoint
 
 RUN = "run.json"
@@ -104,10 +103,15 @@ def read_run(step: Path) -> dict[str, Any]:
     return data
 
 
-def best_step(run: Path) -> Path | None:
-    """The step with the lowest held-out loss; None where none has one."""
+def best_step(run: Path, *, newest: int | None = None) -> Path | None:
+    """The step with the lowest held-out loss; None where none has one.
+
+    Args:
+        run: a run's folder.
+        newest: steps after it do not count.
+    """
     losses = {}
-    for step in list_steps(run):
+    for step in _up_to(run, newest):
         try:
             held_out = read_run(step).get("held_out") or {}
         except CheckpointError:
@@ -118,26 +122,28 @@ def best_step(run: Path) -> Path | None:
     return min(losses, key=losses.__getitem__) if losses else None
 
 
-def prune_steps(run: Path, *, keep_last: int) -> list[Path]:
+def prune_steps(run: Path, *, newest: int, keep_last: int) -> list[Path]:
     """Delete all steps but the last few and the best one.
 
     Args:
         run: a run's folder.
+        newest: the step just written; later ones, which were found damaged, are let be.
         keep_last: how many of the newest stay, at least 1.
 
     Returns:
         What was deleted.
     """
-    steps = list_steps(run)
+    steps = _up_to(run, newest)
     read_manifest(steps[-1])  # nothing goes before the newest is whole
-    stay = {*steps[-max(keep_last, 1) :], best_step(run)}
+    stay = {*steps[-max(keep_last, 1) :], best_step(run, newest=newest)}
     gone = [step for step in steps if step not in stay]
     for step in gone:
-        # Renamed first: a kill in the middle of deleting must not leave half a step by its name.
-        doomed = run / f"{TEMPORARY}{step.name}-{os.getpid()}"
-        os.rename(step, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove_folder(step)
     return gone
+
+
+def _up_to(run: Path, newest: int | None) -> list[Path]:
+    return [step for step in list_steps(run) if newest is None or (step_of(step) or 0) <= newest]
 
 
 def sweep(run: Path) -> list[Path]:

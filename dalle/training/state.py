@@ -131,8 +131,6 @@ class Saver:
             SaveError: it could not be written; what was there before is untouched.
         """
         target = step_folder(self._run.out, step)
-        if self._world.on_main(target.exists):
-            return target
         inside = Path(self._world.on_main(lambda: str(self._begin(target, step))))
         error: SaveError | None = None
         try:
@@ -169,7 +167,7 @@ class Saver:
             write_json(inside / RUN, self._run_fields(step, held_out))
             publish(inside, target, known=known)
             self._previous = target
-            prune_steps(self._run.out, keep_last=self._run.config.keep_last)
+            prune_steps(self._run.out, newest=step, keep_last=self._run.config.keep_last)
 
     def _write_neighbours(self, inside: Path) -> dict[str, Entry]:
         """Link the tokenizers of the step before; at the first step, write them."""

@@ -59,11 +59,11 @@ class Tracking:
         self._remote = None
         if not speaks:
             return
+        if config.tracker is not None:
+            self._remote = RemoteTracker(config.tracker, out, settings)
         with saving(self._path):
             keep_metrics(self._path, up_to=start)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-        if config.tracker is not None:
-            self._remote = RemoteTracker(config.tracker, out, settings)
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=config.steps, initial=start, desc=name, unit="step", dynamic_ncols=True

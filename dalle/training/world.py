@@ -122,6 +122,7 @@ def open_world(config: TrainConfig) -> World:
         ConfigError: what runs is not what was launched; the message says what to set.
     """
     deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
+    _check_launch(deepspeed=deepspeed)
     cpu = _on_cpu(config)
     precision = _precision(config, cpu=cpu)
     if deepspeed and cpu:
@@ -144,7 +145,8 @@ def open_world(config: TrainConfig) -> World:
         )
     except (ImportError, ValueError, AssertionError) as error:
         raise ConfigError(f"the launcher's settings do not work here: {error}") from error
-    _guard(accelerator, config, deepspeed=deepspeed)
+    check_world(accelerator.num_processes, accelerator.distributed_type, deepspeed=deepspeed)
+    _check_settings(accelerator, config)
     return World(
         accelerator=accelerator,
         rank=accelerator.process_index,
@@ -198,34 +200,52 @@ def _quiet_deepspeed() -> None:
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.* is deprecated")
 
 
-def _guard(accelerator: Accelerator, config: TrainConfig, *, deepspeed: bool) -> None:
-    launched, seen = int(os.environ.get("WORLD_SIZE", 1)), accelerator.num_processes
+def _check_launch(*, deepspeed: bool) -> None:
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if _asked("ACCELERATE_USE_FSDP"):
+        raise ConfigError(
+            "FSDP was asked for; this version trains with DDP and DeepSpeed ZeRO 1, 2"
+        )
+    if "LOCAL_RANK" not in os.environ and (launched > 1 or deepspeed):
+        what = "DeepSpeed was asked for" if deepspeed else f"WORLD_SIZE is {launched}"
+        raise ConfigError(
+            f"{what}, but no launcher started this process (it has no LOCAL_RANK): start it with "
+            "`torchrun --nproc_per_node N` or `accelerate launch`, or unset the variable"
+        )
+
+
+def check_world(seen: int, kind: DistributedType, *, deepspeed: bool) -> None:
+    """Refuse to train when what runs is not what was launched.
+
+    Args:
+        seen: the number of processes that accelerate sees.
+        kind: how they are joined.
+        deepspeed: whether DeepSpeed was asked for.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != seen:
         raise ConfigError(
             f"the launcher started {launched} processes, but accelerate sees {seen}: they would "
             "train apart and write the same files. On CPUs set ACCELERATE_USE_CPU=true and start "
             "with torchrun; on GPUs start with torchrun or `accelerate launch`"
         )
-    kind = accelerator.distributed_type
     if deepspeed and kind != DistributedType.DEEPSPEED:
         raise ConfigError(
             f"DeepSpeed was asked for (ACCELERATE_USE_DEEPSPEED), but {kind.value} is in force: "
-            "start with torchrun or `accelerate launch --use_deepspeed`, and do not set "
-            "ACCELERATE_USE_CPU or --cpu"
+            "unset ACCELERATE_USE_CPU, and leave out --cpu"
         )
-    if kind == DistributedType.DEEPSPEED:
+
+
+def _check_settings(accelerator: Accelerator, config: TrainConfig) -> None:
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
         stage = accelerator.state.deepspeed_plugin.zero_stage
         if stage not in (1, 2):
             raise ConfigError(f"ZeRO stage {stage} was asked for; this version trains with 1 and 2")
-    elif _asked("ACCELERATE_USE_FSDP") or kind == DistributedType.FSDP:
+    parts = accelerator.num_processes * config.micro_batches
+    if config.batch_size % parts:
         raise ConfigError(
-            "FSDP was asked for; this version trains with DDP and DeepSpeed ZeRO 1, 2"
-        )
-    if config.batch_size % (seen * config.micro_batches):
-        raise ConfigError(
-            f"batch_size {config.batch_size} cannot be split over {seen} processes times "
-            f"{config.micro_batches} micro-batches; make it a multiple of "
-            f"{seen * config.micro_batches}"
+            f"batch_size {config.batch_size} cannot be split over {accelerator.num_processes} "
+            f"processes times {config.micro_batches} micro-batches; make it a multiple of {parts}"
         )
 
 
