@@ -91,10 +91,9 @@ def center_crop(image: Image.Image, *, height: int, width: int) -> Pixels:
     if scale == 1:
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return np.array(image.crop((left, top, left + width, top + height)))
-    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-    right = min(left + width * scale, image.width)
-    bottom = min(top + height * scale, image.height)
-    box = (max(left, 0.0), max(top, 0.0), right, bottom)
+    wide, tall = min(width * scale, image.width), min(height * scale, image.height)
+    start = ((image.width - wide) / 2, (image.height - tall) / 2)
+    box = (*start, min(start[0] + wide, image.width), min(start[1] + tall, image.height))
     return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
