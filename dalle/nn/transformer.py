@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dalle.nn.attention import Attend
 
 INIT_GAIN = 0.125
-"""Weights start as N(0, INIT_GAIN / sqrt(inputs)). Source: arXiv 1904.10509, section 6."""
+"""Weights start with a deviation of gain / sqrt(inputs). Source: arXiv 1904.10509, section 6."""
 
 
 class QuickGELU(nn.Module):
@@ -53,8 +53,17 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """`depth` blocks and a last layer norm."""
 
-    def __init__(self, *, depth: int, width: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        depth: int,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        init_gain: float = INIT_GAIN,
+    ) -> None:
         super().__init__()
+        self.init_gain = init_gain
         self.blocks = nn.ModuleList(
             Block(width=width, heads=heads, dropout=dropout) for _ in range(depth)
         )
@@ -70,7 +79,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             for linear in (block.qkv, block.attention_out, block.mlp_in, block.mlp_out):
                 writes = linear is block.attention_out or linear is block.mlp_out
-                gain = INIT_GAIN / math.sqrt(2 * len(self.blocks)) if writes else INIT_GAIN
+                gain = self.init_gain / (math.sqrt(2 * len(self.blocks)) if writes else 1.0)
                 nn.init.normal_(linear.weight, std=gain / math.sqrt(linear.in_features))
                 nn.init.zeros_(linear.bias)
 
