@@ -1,6 +1,5 @@
 """Rerank with a CLIP, SigLIP or SigLIP 2 of `transformers`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -103,26 +102,6 @@ class TransformersReranker:
             images=pixels, input_data_format="channels_last", return_tensors="pt"
         )
         return _unit(self.model.get_image_features(**inputs.to(self.device)))
-
-
-def fetch_config(name: str) -> dict[str, Any]:
-    """The fields of config.json of a model on the hub.
-
-    Raises:
-        InputError: there is no such model, or the hub cannot be reached.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        path = hf_hub_download(name, "config.json")
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise InputError(
-            f"there is no folder {name!r}, and no model of that name could be had from the hub: "
-            f"{_first_line(error)}"
-        ) from error
-    return fields if isinstance(fields, dict) else {}
 
 
 def _check_type(model_type: str, name: str) -> None:

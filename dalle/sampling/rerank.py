@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,12 @@ from torch import Tensor
 from dalle.checkpoint import TEXT_TOKENIZER, load_folder
 from dalle.errors import InputError
 from dalle.models.clip import Clip
-from dalle.models.clip_transformers import TransformersReranker, fetch_config
+from dalle.models.clip_transformers import TransformersReranker
 from dalle.protocols import Reranker
 from dalle.tokenizers.text import TextTokenizer
 
 IMAGES_AT_ONCE = 64
+CONFIG = "config.json"
 MAX_CONFIG_BYTES = 1 << 24
 
 
@@ -94,7 +96,7 @@ def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Rera
         CheckpointError: our folder is damaged, of another kind or of a newer format.
     """
     path = Path(where).expanduser()
-    fields = _read_config(path) if path.exists() else fetch_config(str(where))
+    fields = _read_config(path) if path.exists() else _fetch_config(str(where))
     if "model_type" in fields:
         return TransformersReranker(path if path.exists() else str(where), device=device)
     loaded = load_folder(where, kind="clip", device=device)
@@ -136,9 +138,28 @@ def check_pairs(texts: list[str], images: Float[Tensor, "n 3 height width"]) -> 
         )
 
 
-def _read_config(folder: Path) -> dict[str, object]:
+def _fetch_config(name: str) -> dict[str, Any]:
+    """The fields of config.json of a model on the hub.
+
+    Raises:
+        InputError: there is no such model, or the hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        path = hf_hub_download(name, CONFIG)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"there is no folder {name!r}, and no model of that name could be had from the hub: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    return _read_config(Path(path).parent)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
     """The fields of config.json, or none where whoever loads the folder will say what is wrong."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             return {}

@@ -11,22 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 
 from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
 from dalle.models.clip import Clip, ClipConfig, ClipOutput
 from dalle.protocols import Batch, EncodedSample, Loss, Sample
 from dalle.tokenizers.text import LongCaptions, TextTokenizer, apply_long_captions
+from dalle.training.contrast import contrast, mean_nll, retrieval
+from dalle.training.wrong_captions import WrongCaptions
 
 PREVIEW_PICTURES = 12
-ROWS_AT_ONCE = 1024
-Row = Float[Tensor, " b"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,19 +35,36 @@ class ClipObjective:
     long_captions: LongCaptions = "cut"
     augment: bool = True
     """The paper's crops for the transformer; without it the centre of the picture."""
+    wrong_captions: int = 0
+    """Nearly right captions of each picture that are further candidates for it in training."""
 
     def __post_init__(self) -> None:
+        if self.wrong_captions < 0:
+            raise ConfigError(f"wrong_captions is {self.wrong_captions}; expected 0 or more")
         if not 0.0 <= self.bpe_dropout <= 1.0:
             raise ConfigError(f"bpe_dropout is {self.bpe_dropout}; expected 0 ... 1")
 
 
 class ClipTask:
-    """A `Task`: tell which caption belongs to which picture of the batch, and the reverse."""
+    """A `Task`: tell which caption belongs to which picture of the batch, and the reverse.
+
+    Args:
+        config: of the model.
+        text_tokenizer: its size is the config's.
+        objective: what is minimised, over what.
+        captions: those of the training data, or some thousands of them, where the objective has
+            wrong captions: they are made to read like these.
+    """
 
     kind = "clip"
 
     def __init__(
-        self, config: ClipConfig, *, text_tokenizer: TextTokenizer, objective: ClipObjective
+        self,
+        config: ClipConfig,
+        *,
+        text_tokenizer: TextTokenizer,
+        objective: ClipObjective,
+        captions: Iterable[str] = (),
     ) -> None:
         if config.text_vocab != text_tokenizer.vocab_size:
             raise ConfigError(
@@ -60,6 +74,9 @@ class ClipTask:
         self.config = config
         self.text_tokenizer = text_tokenizer
         self.objective = objective
+        self.wrong = None
+        if objective.wrong_captions:
+            self.wrong = WrongCaptions.learn(text_tokenizer.encode(text) for text in captions)
 
     def build(self) -> nn.Module:
         """A fresh CLIP."""
@@ -91,11 +108,17 @@ class ClipTask:
             image = dalle_augment(sample.image, random, **size)
         else:
             image = center_crop(sample.image, **size)
-        return {"text": kept.ids, "image": image}
+        row = {"text": kept.ids, "image": image}
+        if train and self.wrong is not None:
+            num = self.objective.wrong_captions
+            row["wrong"] = self.wrong.draw(kept.ids, num=num, random=random)
+        return row
 
     def prepare(self, arrays: dict[str, Tensor]) -> Batch:
         """Texts and pictures, and how many pairs of them there are."""
         tensors = {"text": arrays["text"], "images": to_float(arrays["image"])}
+        if "wrong" in arrays:
+            tensors["wrong"] = arrays["wrong"]
         return Batch(tensors=tensors, counts={"pairs": float(len(arrays["text"]))})
 
     def loss(
@@ -103,9 +126,13 @@ class ClipTask:
     ) -> Loss:
         """The mean of both directions' cross entropies, in nats.
 
-        The candidates are the pictures and texts of this micro-batch on all processes.
+        The candidates are the pictures and texts of this micro-batch on all processes, and for
+        each picture its own wrong captions.
         """
-        output: ClipOutput = model(batch.tensors["images"], batch.tensors["text"])
+        texts = batch.tensors["text"]
+        if "wrong" in batch.tensors:
+            texts = torch.cat([texts, batch.tensors["wrong"].flatten(0, 1)])
+        output: ClipOutput = model(batch.tensors["images"], texts)
         losses, hits = contrast(output)
         share = len(losses) / counts["pairs"]
         total = losses.sum() / counts["pairs"]
@@ -134,7 +161,7 @@ class ClipTask:
         ):
             for k in (1, 5):
                 numbers[f"{name}_top{k}"] = retrieval(asked, found, k=k)
-            losses.append(_mean_nll(asked, found, outputs[0].logit_scale))
+            losses.append(mean_nll(asked, found, outputs[0].logit_scale))
         for k in (1, 5):
             numbers[f"chance_top{k}"] = min(1.0, k / len(images))
         return {"loss": sum(losses) / 2, **numbers}
@@ -160,54 +187,6 @@ class ClipTask:
         """The text tokenizer."""
         self.text_tokenizer.save(folder / "text_tokenizer.json")
         return {}
-
-
-def contrast(output: ClipOutput) -> tuple[Row, Row]:
-    """Each local pair against the pictures and texts of all processes.
-
-    Returns:
-        Of each pair the mean cross entropy of both directions, in nats, and the share (0, 1/2, 1)
-        of the directions in which the right one scores highest.
-    """
-    images, texts = output.image_features, output.text_features
-    all_images, all_texts, first = images, texts, 0
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        all_images, all_texts = torch.cat(all_gather(images)), torch.cat(all_gather(texts))
-        first = dist.get_rank() * len(images)
-    right = first + torch.arange(len(images), device=images.device)
-    losses = torch.zeros_like(images[:, 0])
-    hits = torch.zeros_like(losses)
-    for asked, found in ((images, all_texts), (texts, all_images)):
-        logits = output.logit_scale * asked @ found.mT
-        losses = losses + F.cross_entropy(logits, right, reduction="none") / 2
-        hits += (logits.argmax(dim=1) == right) / 2
-    return losses, hits
-
-
-def retrieval(asked: Float[Tensor, "n e"], found: Float[Tensor, "n e"], *, k: int) -> float:
-    """How often the one found that belongs to what is asked is among the k most similar.
-
-    Equally similar ones are in random order, of which this is the expectation.
-    """
-    total = 0.0
-    for first in range(0, len(asked), ROWS_AT_ONCE):
-        similar = asked[first : first + ROWS_AT_ONCE] @ found.mT
-        own = similar.diagonal(first).unsqueeze(1)
-        above = (similar > own).sum(dim=1)
-        equal = (similar == own).sum(dim=1)
-        total += ((k - above) / equal).clamp(0, 1).sum().item()
-    return total / len(asked)
-
-
-def _mean_nll(
-    asked: Float[Tensor, "n e"], found: Float[Tensor, "n e"], scale: Float[Tensor, ""]
-) -> float:
-    total = 0.0
-    for first in range(0, len(asked), ROWS_AT_ONCE):
-        logits = scale * asked[first : first + ROWS_AT_ONCE] @ found.mT
-        right = first + torch.arange(len(logits), device=logits.device)
-        total += F.cross_entropy(logits, right, reduction="sum").item()
-    return total / len(asked)
 
 
 def _sheet(rows: list[tuple[Float[Tensor, "3 height width"], str, bool]]) -> Image.Image:
