@@ -1,7 +1,7 @@
 """The demo, from drawing pictures to the table of results."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -14,10 +14,10 @@ from dalle.data.shapes import ShapesSource
 from dalle.data.tokens import encode_source
 from dalle.demo import recipe
 from dalle.demo.judge import Judged, judge_model
-from dalle.demo.recipe import Stage
 from dalle.errors import DalleError
 from dalle.evaluation.shapes import verify_reader
 from dalle.models.dvae import Dvae
+from dalle.presets import ClipRun, DalleRun, VaeRun
 from dalle.protocols import Source, Task
 from dalle.sampling.load import load
 from dalle.tokenizers.image import DvaeTokenizer
@@ -28,6 +28,7 @@ from dalle.training.dvae_task import DvaeTask
 from dalle.training.loop import TrainResult, train
 from dalle.training.settings import Precision, TrainConfig
 
+Stage = VaeRun | ClipRun | DalleRun
 NUM_READ = 2000
 """Pictures on which the reader proves itself."""
 
@@ -62,25 +63,28 @@ def run_demo(
     pictures = _draw_pictures(demo)
     tokenizer = _learn_words(demo, pictures.train)
     clip_task = ClipTask(
-        recipe.clip_config(tokenizer.vocab_size),
+        recipe.CLIP.model_config(tokenizer.vocab_size),
         text_tokenizer=tokenizer,
-        objective=recipe.CLIP_OBJECTIVE,
+        objective=recipe.CLIP.objective_config(),
+        captions=_captions(pictures.train),
     )
     dvae_task = DvaeTask(
-        recipe.DVAE_CONFIG, recipe.DVAE_OBJECTIVE, total_steps=recipe.DVAE_STAGE.steps
+        recipe.VAE.model_config(),
+        recipe.VAE.objective_config(),
+        total_steps=recipe.VAE.loop.steps,
     )
     _estimate(demo, dvae_task, clip_task, tokenizer, pictures.train)
 
-    dvae = _train(demo, "vae", dvae_task, recipe.DVAE_STAGE, pictures)
+    dvae = _train(demo, "vae", dvae_task, recipe.VAE, pictures)
     image_tokenizer = _load_tokenizer(dvae.checkpoint)
     _prove_reader(demo, image_tokenizer)
-    clip = _train(demo, "clip", clip_task, recipe.CLIP_STAGE, pictures)
+    clip = _train(demo, "clip", clip_task, recipe.CLIP, pictures)
     task = _dalle_task(
         tokenizer,
         image_tokenizer,
         Neighbours(image_tokenizer=dvae.checkpoint, reranker=clip.checkpoint),
     )
-    decoder = _train(demo, "dalle", task, recipe.DALLE_STAGE, _encode(demo, task, pictures))
+    decoder = _train(demo, "dalle", task, recipe.DALLE, _encode(demo, task, pictures))
 
     trained = time.monotonic() - started
     say(f"\ntrained in {trained / 60:.1f} minutes; generating and judging")
@@ -115,8 +119,12 @@ def _draw_pictures(demo: _Demo) -> _Pictures:
 
 def _learn_words(demo: _Demo, source: Source) -> TextTokenizer:
     """The tokenizer of the captions: a function of the pictures, so it is the same on resume."""
-    captions = (caption for i in range(0, len(source), 10) for caption in source[i].captions)
-    return TextTokenizer.train(captions, vocab_size=recipe.TEXT_VOCAB)
+    return TextTokenizer.train(_captions(source), vocab_size=recipe.TEXT_VOCAB)
+
+
+def _captions(source: Source) -> Iterator[str]:
+    """Of every tenth picture: enough to know all words and what stands beside them."""
+    return (caption for i in range(0, len(source), 10) for caption in source[i].captions)
 
 
 def choose_precision() -> Precision:
@@ -134,24 +142,22 @@ def choose_precision() -> Precision:
 
 
 def _train_config(demo: _Demo, stage: Stage) -> TrainConfig:
-    return TrainConfig(
-        steps=stage.steps,
-        batch_size=stage.batch_size,
+    steps = stage.loop.steps
+    return replace(
+        stage.train_config(),
         seed=demo.seed,
         precision=demo.precision,
-        optim=stage.optim,
-        ema_decay=stage.ema_decay,
         log_every=100,
-        validate_every=max(1, stage.steps // 10),
+        validate_every=max(1, steps // 10),
         validate_samples=recipe.NUM_HELD_OUT,
-        preview_every=max(1, stage.steps // 4),
-        save_every=max(1, stage.steps // 4),
+        preview_every=max(1, steps // 4),
+        save_every=max(1, steps // 4),
         device="cpu",
     )
 
 
 def _train(demo: _Demo, name: str, task: Task, stage: Stage, pictures: _Pictures) -> TrainResult:
-    demo.say(f"\n{name}: {stage.steps} steps")
+    demo.say(f"\n{name}: {stage.loop.steps} steps")
     return train(
         task,
         _train_config(demo, stage),
@@ -183,11 +189,16 @@ def _prove_reader(demo: _Demo, tokenizer: DvaeTokenizer) -> None:
 def _dalle_task(
     tokenizer: TextTokenizer, image_tokenizer: DvaeTokenizer, neighbours: Neighbours | None
 ) -> DalleTask:
+    config = recipe.DALLE.model_config(
+        text_vocab=tokenizer.vocab_size,
+        codes=image_tokenizer.vocab_size,
+        grid=image_tokenizer.grid,
+    )
     return DalleTask(
-        recipe.dalle_config(tokenizer.vocab_size),
+        config,
         text_tokenizer=tokenizer,
         image_tokenizer=image_tokenizer,
-        objective=recipe.DALLE_OBJECTIVE,
+        objective=recipe.DALLE.objective_config(),
         neighbours=neighbours,
         preview_prompts=recipe.PREVIEW_PROMPTS,
         sampling=recipe.JUDGING.one,
@@ -212,12 +223,12 @@ def _estimate(
     demo: _Demo, dvae_task: Task, clip_task: Task, tokenizer: TextTokenizer, source: Source
 ) -> None:
     """Say how long training will take, from a few steps of each model."""
-    untrained = DvaeTokenizer(Dvae(recipe.DVAE_CONFIG))
+    untrained = DvaeTokenizer(Dvae(recipe.VAE.model_config()))
     dalle_task = _dalle_task(tokenizer, untrained, None)
     seconds = {
-        "vae": _seconds(demo, dvae_task, recipe.DVAE_STAGE, source),
-        "clip": _seconds(demo, clip_task, recipe.CLIP_STAGE, source),
-        "dalle": _seconds(demo, dalle_task, recipe.DALLE_STAGE, source),
+        "vae": _seconds(demo, dvae_task, recipe.VAE, source),
+        "clip": _seconds(demo, clip_task, recipe.CLIP, source),
+        "dalle": _seconds(demo, dalle_task, recipe.DALLE, source),
     }
     parts = ", ".join(f"{name} {value / 60:.1f}" for name, value in seconds.items())
     total = sum(seconds.values()) / 60
@@ -230,7 +241,7 @@ def _estimate(
 def _seconds(demo: _Demo, task: Task, stage: Stage, source: Source) -> float:
     """The time of a stage, from the fastest of three steps without its reading and logging."""
     model = task.build()
-    rows = [task.read(source[i], Random(i), train=True) for i in range(stage.batch_size)]
+    rows = [task.read(source[i], Random(i), train=True) for i in range(stage.loop.batch_size)]
     kept = [row for row in rows if row is not None]
     arrays = {name: torch.from_numpy(np.stack([row[name] for row in kept])) for name in kept[0]}
     batch = task.prepare(arrays)
@@ -241,4 +252,4 @@ def _seconds(demo: _Demo, task: Task, stage: Stage, source: Source) -> float:
             loss = task.loss(model, batch, step=0, counts=batch.counts)
         loss.total.backward()
         best = min(best, time.perf_counter() - began)
-    return best * stage.steps
+    return best * stage.loop.steps

@@ -59,6 +59,8 @@ class ClipRun:
     """Settings that may be others than when the run began."""
     augment: bool = True
     """Random crops; without it the centre of the picture."""
+    wrong_captions: int = 0
+    """Nearly right captions of each picture that are further candidates for it in training."""
     data: DataSettings = field(default_factory=DataSettings)
     text: TextSettings
     model: ClipModel
@@ -96,6 +98,7 @@ class ClipRun:
             bpe_dropout=self.text.bpe_dropout,
             long_captions=self.text.long_captions,
             augment=self.augment,
+            wrong_captions=self.wrong_captions,
         )
 
     def train_config(self) -> "TrainConfig":
@@ -115,20 +118,30 @@ CLIP_PRESETS: dict[PresetName, ClipRun] = {
     "demo": ClipRun(
         preset="demo",
         augment=False,
+        wrong_captions=1,
         data=DataSettings(data="shapes"),
-        text=TextSettings(text_slots=24, text_vocab=512, bpe_dropout=0.0),
-        model=ClipModel(image_size=(32,), readout="flat", vision_depth=0),
-        optim=OptimSettings(lr=1.5e-3, warmup=50, final=0.02, betas=(0.9, 0.98), weight_decay=0.05),
-        loop=LoopSettings(steps=450, batch_size=256),
+        text=TextSettings(text_slots=20, text_vocab=512, bpe_dropout=0.0),
+        model=ClipModel(
+            image_size=(32,),
+            stem=(16, 32, 64),
+            patch=1,
+            readout="flat",
+            vision_width=256,
+            vision_depth=0,
+            text_width=96,
+        ),
+        optim=OptimSettings(lr=1.5e-3, warmup=50, betas=(0.9, 0.98), weight_decay=0.05),
+        loop=LoopSettings(steps=1000, batch_size=256),
     ),
     "tiny": ClipRun(
         preset="tiny",
         data=DataSettings(data="shapes", shapes=64, held_out_share=0.25),
         text=TextSettings(text_slots=16, text_vocab=280),
         model=ClipModel(
-            image_size=(16,),
+            image_size=(32,),
             embed_dim=8,
             stem=(8,),
+            patch=4,
             vision_width=16,
             vision_depth=1,
             text_width=16,
@@ -141,20 +154,10 @@ CLIP_PRESETS: dict[PresetName, ClipRun] = {
     ),
     "emoji": ClipRun(
         preset="emoji",
-        text=TextSettings(text_slots=48, text_vocab=4096),
-        model=ClipModel(
-            image_size=(64,),
-            embed_dim=128,
-            stem=(32, 64),
-            vision_width=192,
-            vision_depth=4,
-            vision_heads=3,
-            text_width=192,
-            text_depth=3,
-            text_heads=3,
-        ),
-        optim=OptimSettings(lr=1e-3, warmup=200, final=0.02, betas=(0.9, 0.98), weight_decay=0.1),
-        loop=LoopSettings(steps=3000, batch_size=128),
+        text=TextSettings(text_slots=40, text_vocab=4096),
+        model=ClipModel(image_size=(64,), embed_dim=128, stem=(16, 32, 64), patch=1),
+        optim=OptimSettings(lr=1e-3, warmup=100, final=0.02, betas=(0.9, 0.98), weight_decay=0.1),
+        loop=LoopSettings(steps=1000, batch_size=128, validate_every=200),
     ),
     "small": ClipRun(
         preset="small",

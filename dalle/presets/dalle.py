@@ -33,6 +33,9 @@ class DalleModel:
     conv_kernel: int = 11
     """Side of the conv pattern; 3 for grids below 16 x 16."""
     dropout: float = 0.0
+    init_gain: float = 0.125
+    """Of the first weights: the published 0.125 for long runs, about 0.5 for a few thousand
+    steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +112,7 @@ class DalleRun:
             patterns="published" if model.patterns == ("published",) else names,
             conv_kernel=model.conv_kernel,
             dropout=model.dropout,
+            init_gain=model.init_gain,
         )
 
     def objective_config(self) -> "DalleObjective":
@@ -151,8 +155,8 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
     "demo": DalleRun(
         preset="demo",
         data=DataSettings(data="shapes"),
-        text=TextSettings(text_slots=24, text_vocab=512, bpe_dropout=0.0),
-        model=DalleModel(depth=4, width=128, heads=4, conv_kernel=3),
+        text=TextSettings(text_slots=20, text_vocab=512, bpe_dropout=0.0),
+        model=DalleModel(depth=4, width=128, heads=4, conv_kernel=3, init_gain=0.5),
         objective=DalleLearning(augment=False, views=1),
         sampling=SamplingSettings(temperature=0.7, guidance=1.5),
         optim=OptimSettings(
@@ -172,14 +176,14 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
     ),
     "emoji": DalleRun(
         preset="emoji",
-        text=TextSettings(text_slots=48, text_vocab=4096),
-        model=DalleModel(depth=8, width=256, heads=4, conv_kernel=3),
+        text=TextSettings(text_slots=40, text_vocab=4096),
+        model=DalleModel(depth=6, width=192, heads=3, conv_kernel=3, init_gain=0.5),
         objective=DalleLearning(views=4),
         sampling=SamplingSettings(temperature=0.9, guidance=1.5),
         optim=OptimSettings(
-            lr=1e-3, warmup=300, final=0.02, betas=(0.9, 0.96), weight_decay=0.045, clip_norm=1.0
+            lr=2e-3, warmup=100, final=0.02, betas=(0.9, 0.96), weight_decay=0.1, clip_norm=1.0
         ),
-        loop=LoopSettings(steps=8000, batch_size=32),
+        loop=LoopSettings(steps=2500, batch_size=32, validate_every=250, save_every=500),
     ),
     "small": DalleRun(
         preset="small",

@@ -154,12 +154,11 @@ VAE_PRESETS: dict[PresetName, VaeRun] = {
         preset="tiny",
         data=DataSettings(data="shapes", shapes=64, held_out_share=0.25),
         model=VaeModel(
-            image_size=(16,),
+            image_size=(32,),
             codes=16,
             hidden=8,
-            groups=3,
             blocks=1,
-            downsampling=4,
+            downsampling=8,
             embed_dim=8,
             likelihood="mse",
         ),
@@ -171,15 +170,20 @@ VAE_PRESETS: dict[PresetName, VaeRun] = {
     "emoji": VaeRun(
         preset="emoji",
         model=VaeModel(
-            image_size=(64,), codes=512, hidden=48, groups=3, blocks=1, downsampling=4, embed_dim=64
+            image_size=(64,), codes=512, hidden=32, blocks=1, embed_dim=64, likelihood="mse"
         ),
         objective=VaeLearning(
-            kl_weight=3.0, kl_rise=0.01, kl_fall=0.5, temperature_share=0.8, flip=False
+            kl_weight=0.3,
+            kl_rise=0.01,
+            kl_fall=0.5,
+            temperature_share=0.8,
+            balance_weight=0.005,
+            flip=False,
         ),
         optim=OptimSettings(
-            lr=2e-3, warmup=200, final=0.01, betas=(0.9, 0.99), weight_decay=1e-4, clip_norm=1.0
+            lr=3e-3, warmup=100, final=0.01, betas=(0.9, 0.99), weight_decay=1e-4, clip_norm=1.0
         ),
-        loop=LoopSettings(steps=10_000, batch_size=32),
+        loop=LoopSettings(steps=2500, batch_size=32, validate_every=250, save_every=500),
     ),
     "small": VaeRun(
         preset="small",
