@@ -12,6 +12,7 @@ from dalle.cli.training_data import (
     preview_prompts,
     reranker_folder,
     say,
+    some_captions,
     text_tokenizer,
 )
 from dalle.config import to_json
@@ -46,6 +47,7 @@ def train_clip(run: ClipRun) -> None:
         run.model_config(tokenizer.vocab_size),
         text_tokenizer=tokenizer,
         objective=run.objective_config(),
+        captions=some_captions(parts.train),
     )
     _train(task, run, parts, out)
 

@@ -91,11 +91,12 @@ def text_tokenizer(settings: TextSettings, source: Source, *, begun: Path | None
         return TextTokenizer.load(given)
     say("learning the words of the captions")
     return TextTokenizer.train(
-        _some_captions(source), vocab_size=settings.text_vocab, lowercase=settings.lowercase
+        some_captions(source), vocab_size=settings.text_vocab, lowercase=settings.lowercase
     )
 
 
-def _some_captions(source: Source) -> Iterator[str]:
+def some_captions(source: Source) -> Iterator[str]:
+    """Captions of a fixed choice of samples, enough to learn their words from."""
     order = permutation(SPLIT_SEED, 0, len(source))[:TOKENIZER_SAMPLES]
     yield from all_captions(Subset(source, order))
 
