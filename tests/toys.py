@@ -105,7 +105,7 @@ class ToyTask:
         t = batch.tensors
         self.seen.append((step, tuple(t["index"].tolist())))
         error = (model(t["x"], t["index"] % 2) - t["target"]).square() * t["has_target"]
-        total = error.sum() / counts["targets"]
+        total = error.sum() / max(counts["targets"], 1.0)
         if step == self.slow_at:
             time.sleep(60)
         if self.on_step is not None:

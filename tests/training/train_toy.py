@@ -1,6 +1,6 @@
 """Trains the toy in a process of its own, so that it can be killed, signalled or launched.
 
-python train_toy.py OUT [JSON of TrainConfig changes] [JSON of task fields]
+python train_toy.py OUT[,OUT...] [JSON of TrainConfig changes]
 """
 
 import contextlib
@@ -71,8 +71,8 @@ def die_at_call(number: int) -> None:
 
 
 if __name__ == "__main__":
-    given = [json.loads(text) for text in sys.argv[2:]] + [{}, {}]
-    status = train_toy(sys.argv[1], given[0], given[1])
+    changes = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+    status = max(train_toy(out, changes, {}) for out in sys.argv[1].split(","))
     with contextlib.suppress(ImportError, AssertionError, ValueError):
         import torch.distributed as dist
 
