@@ -36,7 +36,7 @@ def open_folder(folder: Path, *, keep_empty: bool = False, at_least: int | None 
     used: set[str] = set()
     for key in sorted(found.pictures):
         stem = os.path.splitext(key)[0]
-        text = found.texts.get(stem) or found.texts.get(_composed(stem))
+        text = found.texts.get(stem) or found.composed.get(_composed(stem))
         beside: Captions | None = None
         if text is not None:
             used.add(text)
@@ -74,7 +74,9 @@ def file_of(folder: Path, _: int, key: str) -> Path:
 class _Found:
     pictures: list[str] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
-    """Name without extension, as it is and in composed letters -> name."""
+    """Name without extension -> name."""
+    composed: dict[str, str] = field(default_factory=dict)
+    """The same by the name in composed letters."""
 
 
 def _scan(root: str, tally: Tally) -> _Found:
@@ -113,7 +115,7 @@ def _sort_in(
             found.pictures.append(name)
         elif extension == ".txt":
             found.texts.setdefault(stem, name)
-            found.texts.setdefault(_composed(stem), name)
+            found.composed.setdefault(_composed(stem), name)
     except OSError as error:  # links in a circle
         tally.add("unreadable", f"{name!r}: {error.strerror}")
 

@@ -4,7 +4,7 @@ from functools import lru_cache
 from random import Random
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = 2**64
@@ -45,7 +45,7 @@ def substitute(seed: int, epoch: int, index: int, *, attempt: int, size: int) ->
     return Random(f"substitute/{seed}/{epoch}/{index}/{attempt}").randrange(size)
 
 
-def _mix(words: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+def _mix(words: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
     """Spread 64-bit words. Source: the finaliser of splitmix64 (doi 10.1145/2714064.2660195)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch.utils.data import DataLoader
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 def read_in_workers(
     parts: Parts, first: int, *, num_workers: int, timeout: float
-) -> Iterator[Part]:
+) -> Generator[Part]:
     """The micro-batches from number `first` on, in order, without end.
 
     When a worker dies or does not answer, the micro-batch that was waited for is read again by a
