@@ -13,6 +13,8 @@ VAE, CLIP, DALLE = VAE_PRESETS["demo"], CLIP_PRESETS["demo"], DALLE_PRESETS["dem
 SIDE = VAE.model_config().image_height
 """Of the pictures, in pixels."""
 NUM_PICTURES = 30_000
+PAIRS = 0.7
+"""Share of the pictures with two things, which take longer to learn."""
 NUM_HELD_OUT = 256
 """Pictures of seen combinations for validation during training."""
 TEXT_VOCAB = DALLE.text.text_vocab

@@ -105,7 +105,7 @@ def _draw_pictures(demo: _Demo) -> _Pictures:
     """Training pictures show no held-out combination; neither do those for validation."""
     began = time.monotonic()
     drawn = [
-        ShapesSource(number, size=recipe.SIDE, seed=seed)
+        ShapesSource(number, size=recipe.SIDE, seed=seed, pairs=recipe.PAIRS)
         for number, seed in (
             (recipe.NUM_PICTURES, demo.seed),
             (recipe.NUM_HELD_OUT, demo.seed + 1_000_000),

@@ -36,6 +36,8 @@ class DalleModel:
     init_gain: float = 0.125
     """Of the first weights: the published 0.125 for long runs, about 0.5 for a few thousand
     steps."""
+    embedding_std: float | None = None
+    """Of the first embeddings: None as published, about 0.4 for a few thousand steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +115,7 @@ class DalleRun:
             conv_kernel=model.conv_kernel,
             dropout=model.dropout,
             init_gain=model.init_gain,
+            embedding_std=model.embedding_std,
         )
 
     def objective_config(self) -> "DalleObjective":
@@ -156,7 +159,9 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
         preset="demo",
         data=DataSettings(data="shapes"),
         text=TextSettings(text_slots=20, text_vocab=512, bpe_dropout=0.0),
-        model=DalleModel(depth=4, width=128, heads=4, conv_kernel=3, init_gain=0.5),
+        model=DalleModel(
+            depth=4, width=128, heads=4, conv_kernel=3, init_gain=0.5, embedding_std=0.4
+        ),
         objective=DalleLearning(augment=False, views=1),
         sampling=SamplingSettings(temperature=0.7, guidance=1.5),
         optim=OptimSettings(
@@ -177,7 +182,9 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
     "emoji": DalleRun(
         preset="emoji",
         text=TextSettings(text_slots=40, text_vocab=4096),
-        model=DalleModel(depth=6, width=192, heads=3, conv_kernel=3, init_gain=0.5),
+        model=DalleModel(
+            depth=6, width=192, heads=3, conv_kernel=3, init_gain=0.5, embedding_std=0.4
+        ),
         objective=DalleLearning(views=4),
         sampling=SamplingSettings(temperature=0.9, guidance=1.5),
         optim=OptimSettings(
