@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from dalle import checkpoint
 from dalle.checkpoint import hub, load, manifest, steps
+from dalle.checkpoint.weights import read_tensors
 from dalle.errors import CheckpointError, InputError, NoWholeCheckpoint, SaveError
 from tests.toys import Toy, ToyConfig
-
 
 Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
@@ -63,6 +63,13 @@ def test_a_saved_model_loads_with_the_same_weights_and_config(tmp_path: Path) ->
     assert all(p.requires_grad for p in loaded.module.parameters())
     x, kind = torch.ones(1, 3), torch.tensor([1])
     assert torch.equal(loaded.module(x, kind), original.eval()(x, kind))  # the buffer is real too
+
+
+def test_loaded_tensors_are_aligned_as_fresh_ones_are(tmp_path: Path) -> None:
+    odd = {f"t{i}": torch.ones(i) for i in range(1, 12)}
+    save_file(odd, tmp_path / "odd.safetensors")
+    read = read_tensors(tmp_path / "odd.safetensors", "cpu")
+    assert {tensor.data_ptr() % 64 for tensor in read.values()} == {0}
 
 
 def test_averaged_weights_are_taken_unless_others_are_asked_for(tmp_path: Path) -> None:

@@ -59,9 +59,12 @@ def read_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
     tensors = {}
     with safe_open(path, framework="pt", device=str(device)) as file:
         for name in file.keys():  # noqa: SIM118
-            tensors[name] = file.get_tensor(name)
-            if tensors[name].is_floating_point() and not bool(tensors[name].isfinite().all()):
+            tensor = file.get_tensor(name)
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise CheckpointError(f"{path}: {name} holds values that are not finite numbers")
+            # On the CPU they lie in the file's bytes, at any address; products of matrices that
+            # are not aligned as fresh ones are may differ from theirs in the last bit.
+            tensors[name] = tensor.clone() if tensor.device.type == "cpu" else tensor
     return tensors
 
 
