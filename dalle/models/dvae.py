@@ -5,7 +5,7 @@ Source: arXiv 2102.12092, section 2.1 and appendix A; openai/DALL-E for every la
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,8 @@ from dalle.nn.likelihood import logit_laplace_nll, map_pixels, unmap_pixels
 from dalle.nn.quantize import gumbel_softmax
 
 Likelihood = Literal["logit_laplace", "mse"]
+MAX_GROUPS = 16
+"""Each doubles the width."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,8 @@ class DvaeConfig:
     blocks: int = 2
     """Residual blocks in each group."""
     downsampling: int = 8
-    """Pixels on a side of a grid cell: a power of 2, halved after each of the first groups."""
+    """Pixels on a side of a grid cell: a power of 2, halved after each of the first groups, but
+    not after the last: the decoder would paint 2 x 2 pixels alike."""
     embed_dim: int = 128
     """Channels after the decoder's first layer, which is the codebook."""
     likelihood: Likelihood = "logit_laplace"
@@ -47,11 +50,17 @@ class DvaeConfig:
                 f"hidden is {self.hidden}; expected a multiple of 4, as blocks are "
                 "a quarter as wide inside"
             )
-        factors = [2**n for n in range(self.groups + 1)]
+        if self.groups > MAX_GROUPS:
+            raise ConfigError(f"groups is {self.groups}; expected at most {MAX_GROUPS}")
+        factors = [2**n for n in range(self.groups)]
         if self.downsampling not in factors:
             raise ConfigError(
                 f"downsampling is {self.downsampling}; with {self.groups} groups it can be "
-                f"{', '.join(map(str, factors))}"
+                f"{', '.join(map(str, factors))}; more groups allow more"
+            )
+        if self.likelihood not in get_args(Likelihood):
+            raise ConfigError(
+                f"likelihood is {self.likelihood!r}; expected one of {get_args(Likelihood)}"
             )
         for name in ("image_height", "image_width"):
             size = getattr(self, name)
@@ -119,7 +128,8 @@ class Dvae(nn.Module):
     def decode_codes(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b 6 height width"]:
         """The same as `decode` of the one-hot codes, which are never made: a lookup."""
         first = self.decoder[0]
-        embedded = F.embedding(codes, first.weight.flatten(1).t()).float() + first.bias.float()
+        assert isinstance(first, Float32Conv)
+        embedded = F.embedding(codes, first.weight.flatten(1).t()).float() + first.bias
         return self.decoder[1:](embedded.movedim(-1, 1)).float()
 
     def pixels(
@@ -152,11 +162,26 @@ def _encoder(config: DvaeConfig) -> nn.Sequential:
             width = outputs
         if group < config.poolings:
             layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.ReLU(), Float32Conv(width, config.num_codes, 1))
+    return nn.Sequential(*layers, nn.ReLU(), Float32Conv(width, config.num_codes))
 
 
-def _decoder(config: DvaeConfig) -> nn.Sequential:
-    layers: list[nn.Module] = [Float32Conv(config.num_codes, config.embed_dim, 1)]
+class _Decoder(nn.Sequential):
+    """The layers in their order; each upsampling is left to the block after it."""
+
+    def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b 6 height width"]:
+        upsample = None
+        for layer in self:
+            if isinstance(layer, nn.Upsample):
+                upsample = layer
+            elif upsample is not None and isinstance(layer, DecoderBlock):
+                x, upsample = layer.upsampled(x, upsample), None
+            else:
+                x = layer(x)
+        return x
+
+
+def _decoder(config: DvaeConfig) -> _Decoder:
+    layers: list[nn.Module] = [Float32Conv(config.num_codes, config.embed_dim)]
     width = config.embed_dim
     for group in range(config.groups):
         outputs = config.hidden * 2 ** (config.groups - 1 - group)
@@ -165,7 +190,7 @@ def _decoder(config: DvaeConfig) -> nn.Sequential:
             width = outputs
         if group < config.poolings:
             layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
-    return nn.Sequential(*layers, nn.ReLU(), Conv(width, 6, 1))
+    return _Decoder(*layers, nn.ReLU(), Conv(width, 6, 1))
 
 
 def map_images(images: Float[Tensor, "*shape"], likelihood: Likelihood) -> Float[Tensor, "*shape"]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dalle.nn.convs import Conv, DecoderBlock, EncoderBlock, Float32Conv
+from dalle.nn.convs import Conv, DecoderBlock, EncoderBlock, Float32Conv, pointwise_product
 
 
 def test_start_is_one_over_the_root_of_the_inputs():
@@ -33,11 +33,32 @@ def test_block_is_skip_plus_gain_times_path(block_class, kernels, outputs):
     torch.testing.assert_close(block(x), skip + 0.25 * y)
 
 
+def test_an_upsampled_block_is_the_block_of_the_upsampled_input():
+    torch.manual_seed(0)
+    block, upsample = DecoderBlock(8, 16, gain=0.25), torch.nn.Upsample(scale_factor=2)
+    x = torch.randn(2, 8, 5, 6)
+    torch.testing.assert_close(block.upsampled(x, upsample), block(upsample(x)))
+
+
 def test_float32_conv_stays_so_under_autocast():
     torch.manual_seed(0)
-    conv, x = Float32Conv(8, 8, 1), torch.randn(1, 8, 4, 4)
+    conv, x = Float32Conv(8, 8), torch.randn(1, 8, 4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = conv(x)
         assert Conv(8, 8, 1)(x).dtype == torch.bfloat16
     assert mixed.dtype == torch.float32
     assert torch.equal(mixed, conv(x))
+    assert conv.bfloat16()(x.bfloat16()).dtype == torch.float32
+
+
+def test_product_for_other_devices_is_the_convolution():
+    torch.manual_seed(0)
+    conv, x = Float32Conv(6, 9), torch.randn(2, 6, 3, 5)
+    torch.testing.assert_close(pointwise_product(x, conv.weight, conv.bias), conv(x))
+
+
+def test_a_block_leaves_its_input_alone():
+    x = torch.randn(1, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    EncoderBlock(8, 8, gain=0.25)(x)
+    assert torch.equal(x, before)

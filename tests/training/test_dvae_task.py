@@ -21,7 +21,7 @@ def make_task(*, downsampling=4, total_steps=100, side=16, likelihood="logit_lap
         image_width=2 * side,
         num_codes=10,
         hidden=8,
-        groups=4,
+        groups=5,
         blocks=1,
         downsampling=downsampling,
         embed_dim=8,
