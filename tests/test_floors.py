@@ -17,9 +17,10 @@ FLOORS = (
     ("checkpoint",),
     ("sampling", "data"),
     ("training", "evaluation"),
-    ("demo",),
     ("presets",),
+    ("demo",),
     ("cli",),
+    ("__main__",),
 )
 """From the ground up. A file imports from lower floors and from its own folder."""
 SHARED_GROUND = FLOORS[0]
