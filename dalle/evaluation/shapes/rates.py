@@ -26,7 +26,7 @@ from dalle.errors import InputError
 ATTRIBUTES = ("count", "shape", "colour", "size", "place", "all")
 _SHIFTS = 16
 
-Pictures = Float[Tensor, "n 3 side side"] | Sequence[UInt8[ndarray, "side side 3"] | Image.Image]
+Pictures = Float[Tensor, "_ 3 side side"] | Sequence[UInt8[ndarray, "side side 3"] | Image.Image]
 """In [0, 1] as a tensor; or arrays or images one by one."""
 
 
