@@ -11,6 +11,7 @@ from dalle.checkpoint import RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.load import resolve
 from dalle.checkpoint.steps import find_whole, list_steps
 from dalle.data.order import permutation
+from dalle.data.pictures import Pictures
 from dalle.data.sources import open_source
 from dalle.data.split import Subset, all_captions, captions_at, split_held_out
 from dalle.errors import ConfigError
@@ -50,13 +51,16 @@ def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: boo
         raise ConfigError(f"held_out_share is {settings.held_out_share}; expected 0 up to below 1")
 
     def opened(spec: str) -> Source:
-        return open_source(
+        source = open_source(
             spec,
             keep_empty=keep_empty,
             at_least=int(LARGEST_CROP * min(size)),
             num_samples=settings.shapes,
             size=max(size),
         )
+        if isinstance(source, Pictures):
+            say(source.report.line())
+        return source
 
     source = opened(settings.data)
     if settings.held_out is not None:
