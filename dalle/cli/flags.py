@@ -44,7 +44,7 @@ def _starting_point(command: Command, arguments: list[str]) -> Any:
 
 
 def _value(flag: str, arguments: list[str]) -> str | None:
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], None], strict=False):
         if word == flag:
             return following
         if word.startswith(f"{flag}="):

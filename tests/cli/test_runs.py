@@ -151,6 +151,7 @@ def test_a_run_goes_on_without_what_it_began_with(
 def test_training_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "run")]
     for arguments, said in (
+        (["train", "vae"], "--out is missing"),
         (["train", "vae", *out], "--data is missing"),
         (["train", "vae", "--preset", "tiny"], "--out is missing"),
         (["train", "dalle", *out, "--data", "shapes"], "--vae is missing"),
