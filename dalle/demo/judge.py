@@ -103,5 +103,6 @@ def _contact_sheet(model: Pipeline, judging: Judging, folder: Path) -> Path:
             SHEET_PROMPTS, held_out=held_out, num_things=num_things, seed=20_000 + number
         )
     ]
-    pictures = model.generate_many(captions, num_samples=judging.candidates, keep=8)
+    keep = min(8, judging.candidates)
+    pictures = model.generate_many(captions, num_samples=judging.candidates, keep=keep)
     return save_results(folder / "pictures", pictures).sheets[0]
