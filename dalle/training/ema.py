@@ -1,10 +1,12 @@
 """The exponential moving average of a model's weights."""
 
 import copy
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dalle.checkpoint.weights import load_weights
 from dalle.errors import ConfigError
 
 
@@ -30,18 +32,26 @@ class Ema:
             raise ConfigError(f"ema_every is {every}; expected 1 or more")
         self.decay, self.every = decay, every
         self.module = copy.deepcopy(model).float().eval().requires_grad_(False)
+        # Parameters, not their data: DeepSpeed moves that.
+        self._trained = list(model.parameters())
+        self._buffers = list(model.buffers())
+        self._averages = list(self.module.parameters())
 
     @torch.no_grad()
-    def update(self, model: nn.Module, *, step: int) -> None:
-        """Follow `model` after its update number `step`, counted from 1."""
+    def update(self, *, step: int) -> None:
+        """Follow the model after its update number `step`, counted from 1."""
         if step % self.every:
             return
         times = step // self.every
         decay = min(self.decay, (1 + times) / (10 + times))
-        averages: list[torch.Tensor] = list(self.module.parameters())
-        current = [p.detach() for p in model.parameters()]
-        if any(p.dtype != torch.float32 for p in current):
-            current = [p.float() for p in current]
+        current: list[Tensor] = [p.float() for p in self._trained]
+        averages: list[Tensor] = [*self._averages]
         torch._foreach_lerp_(averages, current, 1.0 - decay)
-        for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+        for average, buffer in zip(self.module.buffers(), self._buffers, strict=True):
             average.copy_(buffer)
+
+    def load(self, path: Path) -> None:
+        """Go on from saved averages."""
+        load_weights(self.module, path, device=self._averages[0].device)
+        self.module.requires_grad_(False)
+        self._averages = list(self.module.parameters())

@@ -155,7 +155,7 @@ class _Training:
     def _after(self, done: int, result: StepResult, held_out: "_HeldOut | None") -> None:
         """Average, log, look at held-out data and save, as it is due after update `done`."""
         if self.ema is not None:
-            self.ema.update(self.module, step=done)
+            self.ema.update(step=done)
         self.tracking.advance(done)
         config, last = self.config, done == self.config.steps
         if last or done % config.log_every == 0:
@@ -271,9 +271,7 @@ def _average(module: nn.Module, config: TrainConfig, folder: Path | None) -> Ema
         return None
     ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
     if folder is not None:
-        averaged = next(ema.module.parameters()).device
-        load_weights(ema.module, folder / WEIGHTS["ema"], device=averaged)
-        ema.module.requires_grad_(False)
+        ema.load(folder / WEIGHTS["ema"])
     return ema
 
 

@@ -84,7 +84,7 @@ def _at_least(config: TrainConfig, name: str, least: int) -> None:
 
 
 def differences(then: object, now: object, *, allowed: tuple[str, ...] = ()) -> list[str]:
-    """Lines that say where two nested settings differ, without those that may.
+    """Lines that say where two nested settings differ, without those that may; each change once.
 
     Args:
         then: JSON values of a run's beginning.
@@ -92,7 +92,7 @@ def differences(then: object, now: object, *, allowed: tuple[str, ...] = ()) -> 
         allowed: further field names or dotted paths that may differ.
     """
     old, new = _flat(then), _flat(now)
-    lines = []
+    lines, told = [], set()
     for path in [*old, *(p for p in new if p not in old)]:
         names = path.split(".")
         if old.get(path) == new.get(path) or FREE & set(names):
@@ -100,7 +100,10 @@ def differences(then: object, now: object, *, allowed: tuple[str, ...] = ()) -> 
         if any(path == a or path.startswith(f"{a}.") or a in names for a in allowed):
             continue
         before, after = (side.get(path, "not set") for side in (old, new))
-        lines.append(f"{path}: {before!r} then, {after!r} now")
+        change = f"{names[-1]}: {before!r} then, {after!r} now"
+        if change not in told:  # settings are kept as the user gave them and as they are used
+            told.add(change)
+            lines.append(f"{path.removesuffix(names[-1])}{change}")
     return lines
 
 

@@ -80,17 +80,18 @@ def _check_same_run(
     run: Run, world: World, step: Path, saved: dict[str, Any], model: Any, allow: tuple[str, ...]
 ) -> None:
     fields = read_config(step)
+    # What the user wrote comes first: what the loop made of it is the same again.
     then = {
+        "config": saved.get("config"),
         "kind": fields["kind"],
         "model": fields["model"],
         "train": saved.get("train"),
-        "config": saved.get("config"),
     }
     now = {
+        "config": to_json(dict(run.settings)),
         "kind": run.task.kind,
         "model": model,
         "train": to_json(run.config),
-        "config": to_json(dict(run.settings)),
     }
     lines = differences(then, now, allowed=allow)
     if saved.get("precision") != world.precision and "precision" not in allow:
@@ -99,7 +100,8 @@ def _check_same_run(
         listed = "\n  ".join(lines)
         raise ConfigError(
             f"{run.out} holds a run with other settings:\n  {listed}\n"
-            "give the settings it was started with, or another folder"
+            "give the settings it was started with, or another folder; to go on nevertheless, name "
+            "what may change (allow_change)"
         )
     was, size = str(saved.get("strategy")), saved.get("world")
     zero = "zero" in was or "zero" in world.strategy

@@ -3,14 +3,14 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dalle.checkpoint.manifest import write_json
 from dalle.errors import CheckpointError, NonFiniteError
 from dalle.training.optim import build_optimizer, set_lr
 from dalle.training.settings import TrainConfig
@@ -52,46 +52,52 @@ class PlainUpdater:
         optimizer = build_optimizer(module, config.optim)
         if state is not None:
             load_optimizer(module, optimizer, state / OPTIMIZER)
-        self.model, prepared = world.accelerator.prepare(module, optimizer)
-        self._optimizer = cast(AcceleratedOptimizer, prepared)
+        self.model = world.accelerator.prepare_model(module)
+        self._optimizer = optimizer
         self._parameters = [p for p in module.parameters() if p.requires_grad]
-        scaler = world.accelerator.scaler
-        if scaler is not None and state is not None and (state / SCALER).is_file():
-            scaler.load_state_dict(json.loads((state / SCALER).read_text(encoding="utf-8")))
+        self._scaler = world.accelerator.scaler
+        if self._scaler is not None and state is not None and (state / SCALER).is_file():
+            self._scaler.load_state_dict(json.loads((state / SCALER).read_text(encoding="utf-8")))
 
     def backward(self, loss: Float[Tensor, ""], *, last: bool) -> None:
         """Gradients of all processes are averaged at the last micro-batch, so sums grow by size."""
-        accelerator = self._world.accelerator
-        wait = contextlib.nullcontext() if last else accelerator.no_sync(self.model)
-        with wait:
-            accelerator.backward(loss * self._world.size if self._world.size > 1 else loss)
+        accelerator, size = self._world.accelerator, self._world.size
+        with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
+            scaled = loss * size if size > 1 else loss
+            if self._scaler is not None:
+                scaled = self._scaler.scale(scaled)
+            scaled.backward()
 
     def apply(self, *, lr: float) -> Float[Tensor, ""]:
         """See `Updater`; with float16 an overflow skips the update and lowers the loss scale."""
-        accelerator = self._world.accelerator
-        if accelerator.scaler is not None:
-            accelerator.unscale_gradients(self._optimizer)
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         if self._clip is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip, norm, foreach=True)
         set_lr(self._optimizer, lr)
-        self._optimizer.step()
+        if self._scaler is None:
+            self._optimizer.step()
+        else:
+            norm = self._step_scaled(norm)
         self._optimizer.zero_grad(set_to_none=True)
-        if accelerator.scaler is not None:
-            if accelerator.scaler.get_scale() < SMALLEST_SCALE:
-                raise NonFiniteError("float16 overflows at every loss scale; use bfloat16")
-            norm = torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
         return norm
+
+    def _step_scaled(self, norm: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._scaler.get_scale() < SMALLEST_SCALE:
+            raise NonFiniteError("float16 overflows at every loss scale; use bfloat16")
+        return torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
 
     def save(self, folder: Path) -> None:
         """See `Updater`; the main process has everything."""
         if not self._world.is_main:
             return
-        save_file(optimizer_tensors(self._module, self._optimizer.optimizer), folder / OPTIMIZER)
-        if self._world.accelerator.scaler is not None:
-            state = json.dumps(self._world.accelerator.scaler.state_dict())
-            (folder / SCALER).write_text(state, encoding="utf-8")
+        save_file(optimizer_tensors(self._module, self._optimizer), folder / OPTIMIZER)
+        if self._scaler is not None:
+            write_json(folder / SCALER, self._scaler.state_dict())
 
 
 class DeepSpeedUpdater:

@@ -19,7 +19,7 @@ def test_the_average_follows_the_definition_with_its_warm_up() -> None:
     expected = 0.0
     for step in range(1, 40):
         set_all(model, float(step))
-        ema.update(model, step=step)
+        ema.update(step=step)
         if step % 3 == 0:
             times = step // 3
             decay = min(0.5, (1 + times) / (10 + times))
@@ -37,7 +37,7 @@ def test_the_copy_is_float32_takes_no_gradient_and_shares_nothing() -> None:
     assert not ema.module.training and model.training
     set_all(model, 3.0)
     assert not any((p == 3.0).all() for p in ema.module.parameters())
-    ema.update(model, step=1)  # decay 0: the model itself
+    ema.update(step=1)  # decay 0: the model itself
     assert all((p == 3.0).all() for p in ema.module.parameters())
 
 

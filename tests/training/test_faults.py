@@ -251,12 +251,13 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 
 
 def test_differences_are_told_by_path() -> None:
-    then = {"a": {"b": 1, "c": [1, 2], "out": "x"}, "d": 5}
-    now = {"a": {"b": 2, "c": [1, 2], "out": "y"}, "e": 6}
+    then = {"a": {"b": 1, "c": [1, 2], "out": "x"}, "d": 5, "f": {"b": 1}}
+    now = {"a": {"b": 2, "c": [1, 2], "out": "y"}, "e": 6, "f": {"b": 2}}
     assert differences(then, now) == [
         "a.b: 1 then, 2 now",
         "d: 5 then, 'not set' now",
         "e: 'not set' then, 6 now",
     ]
-    assert differences(then, now, allowed=("a", "d")) == ["e: 'not set' then, 6 now"]
+    assert differences(then, now, allowed=("b", "d")) == ["e: 'not set' then, 6 now"]
+    assert differences(then, now, allowed=("a", "d"))[0] == "f.b: 1 then, 2 now"
     assert differences(then, then) == []

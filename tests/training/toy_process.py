@@ -34,7 +34,9 @@ class ToyProcess:
         self._log = out.with_name(f"{out.name}.log")
         self._log.unlink(missing_ok=True)
         self.process = CONTEXT.Process(
-            target=_train, args=(str(out), changes, task or {}, die_at, str(self._log))
+            target=_train,
+            args=(str(out), changes, task or {}, die_at, str(self._log)),
+            daemon=True,
         )
         self.process.start()
 
