@@ -183,14 +183,20 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
         preset="emoji",
         text=TextSettings(text_slots=40, text_vocab=4096),
         model=DalleModel(
-            depth=6, width=192, heads=3, conv_kernel=3, init_gain=0.5, embedding_std=0.4
+            depth=6,
+            width=192,
+            heads=3,
+            conv_kernel=3,
+            dropout=0.1,
+            init_gain=0.5,
+            embedding_std=0.4,
         ),
         objective=DalleLearning(views=4),
         sampling=SamplingSettings(temperature=0.9, guidance=1.5),
         optim=OptimSettings(
             lr=2e-3, warmup=100, final=0.02, betas=(0.9, 0.96), weight_decay=0.1, clip_norm=1.0
         ),
-        loop=LoopSettings(steps=2500, batch_size=32, validate_every=250, save_every=500),
+        loop=LoopSettings(steps=1200, batch_size=32, validate_every=200, save_every=400),
     ),
     "small": DalleRun(
         preset="small",
