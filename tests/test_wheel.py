@@ -45,6 +45,7 @@ def test_the_wheel_holds_what_the_package_needs(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_it_works_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "env"
     venv.create(home, with_pip=False, symlinks=True)

@@ -1,0 +1,59 @@
+"""The launcher's files: accelerate takes them, and what they say is what runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from dalle.checkpoint.steps import read_run
+from dalle.cli import main
+
+NAMES = ("ddp", "zero1", "zero2")
+
+
+def write(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The file as the command prints it."""
+    assert main(["launch-config", name]) == 0
+    path = folder / f"{name}.yaml"
+    path.write_text(capsys.readouterr().out)
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_accelerate_knows_every_field(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(name, tmp_path, capsys)
+    config = load_config_from_file(str(path))
+    fields = yaml.safe_load(path.read_text())
+    assert fields["distributed_type"] == {"ddp": "MULTI_GPU"}.get(name, "DEEPSPEED")
+    for field, value in fields.items():
+        assert getattr(config, field) == value
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(300)
+def test_the_launcher_starts_what_the_file_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = write("zero2", tmp_path, capsys), tmp_path / "run"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", path),
+            *("--main_process_port", "0", "-m", "dalle", "train", "vae"),
+            *("--preset", "tiny", "--device", "cpu", "--out", out),
+        ],
+        env=environment | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model folder:") == 1
+    said = read_run(out / "step-00000004")
+    assert (said["strategy"], said["world"], said["step"]) == ("zero2", 2, 4)
