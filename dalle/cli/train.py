@@ -6,6 +6,7 @@ from typing import Any
 from dalle.cli.picture_codes import encode_once, image_tokenizer_folder, load_image_tokenizer
 from dalle.cli.training_data import (
     Parts,
+    count_long_captions,
     newest_step,
     open_parts,
     out_folder,
@@ -43,6 +44,7 @@ def train_clip(run: ClipRun) -> None:
     out, size = out_folder(run.out), height_and_width(run.model.image_size)
     parts = open_parts(run.data, size, keep_empty=False)
     tokenizer = text_tokenizer(run.text, parts.train, begun=newest_step(out))
+    count_long_captions(tokenizer, run.text, parts.train)
     task = ClipTask(
         run.model_config(tokenizer.vocab_size),
         text_tokenizer=tokenizer,
@@ -60,6 +62,7 @@ def train_dalle(run: DalleRun) -> None:
     image_tokenizer = load_image_tokenizer(vae, device=run.device)
     parts = open_parts(run.data, image_tokenizer.image_size, keep_empty=run.objective.keep_empty)
     tokenizer = text_tokenizer(run.text, parts.train, begun=begun)
+    count_long_captions(tokenizer, run.text, parts.train)
     task = DalleTask(
         run.model_config(
             text_vocab=tokenizer.vocab_size,

@@ -27,6 +27,13 @@ LARGEST_CROP = 1.5
 NUM_PREVIEW_PROMPTS = 4
 TOKENIZER_SAMPLES = 20_000
 """Of how many samples the captions teach the tokenizer, at most."""
+MEASURED_SAMPLES = 2_000
+"""Of how many samples the captions are measured, at most."""
+LONG_CAPTIONS = {
+    "cut": "their beginnings are used",
+    "leave_out": "their pictures are left out",
+    "refuse": "the first of them ends the run",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,10 +106,24 @@ def text_tokenizer(settings: TextSettings, source: Source, *, begun: Path | None
     )
 
 
-def some_captions(source: Source) -> Iterator[str]:
-    """Captions of a fixed choice of samples, enough to learn their words from."""
-    order = permutation(SPLIT_SEED, 0, len(source))[:TOKENIZER_SAMPLES]
+def some_captions(source: Source, *, most: int = TOKENIZER_SAMPLES) -> Iterator[str]:
+    """Captions of a fixed choice of at most so many samples, by default enough to learn from."""
+    order = permutation(SPLIT_SEED, 0, len(source))[:most]
     yield from all_captions(Subset(source, order))
+
+
+def count_long_captions(tokenizer: TextTokenizer, settings: TextSettings, source: Source) -> None:
+    """Say how many captions have more tokens than the model has slots, and what is done."""
+    if not _speaks():
+        return
+    room = settings.text_slots - 1
+    lengths = [len(tokenizer.encode(c)) for c in some_captions(source, most=MEASURED_SAMPLES)]
+    long = sum(length > room for length in lengths)
+    if long:
+        say(
+            f"{long} of {len(lengths)} captions have more than {room} tokens: "
+            f"{LONG_CAPTIONS[settings.long_captions]} (--long-captions {settings.long_captions})"
+        )
 
 
 def reranker_folder(clip: str | None, *, begun: Path | None) -> Path | None:
@@ -132,5 +153,9 @@ def out_folder(out: str | None) -> Path:
 
 def say(text: str) -> None:
     """A line for the terminal, from one process only."""
-    if os.environ.get("RANK", "0") == "0":
+    if _speaks():
         print(text, flush=True)
+
+
+def _speaks() -> bool:
+    return os.environ.get("RANK", "0") == "0"
