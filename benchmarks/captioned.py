@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
     model = dalle.load(flags.model, device="cpu")
+    if not isinstance(model.model, dalle.Dalle):
+        raise SystemExit("only a DALL·E of ours can be judged")
     pairs = read_pairs(
         open_source(flags.data),
         image_size=model.image_tokenizer.image_size,

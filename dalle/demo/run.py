@@ -187,7 +187,9 @@ def _train(demo: _Demo, name: str, task: Task, stage: Stage, pictures: _Pictures
 
 
 def _load_tokenizer(folder: Path) -> DvaeTokenizer:
-    return DvaeTokenizer(load_folder(folder, kind="dvae").module)
+    dvae = load_folder(folder, kind="dvae").module
+    assert isinstance(dvae, Dvae)  # its kind was checked
+    return DvaeTokenizer(dvae)
 
 
 def _prove_reader(demo: _Demo, tokenizer: DvaeTokenizer) -> None:

@@ -207,7 +207,7 @@ class Dalle(nn.Module):
             samples=samples,
             heads=self.config.heads,
             head_width=self.config.width // self.config.heads,
-            dtype=self.transformer.blocks[0].qkv.weight.dtype,
+            dtype=self.transformer.norm.weight.dtype,
             device=self.device,
         )
 

@@ -77,6 +77,7 @@ class Transformer(nn.Module):
         Source: arXiv 1904.10509, section 6.
         """
         for block in self.blocks:
+            assert isinstance(block, Block)
             for linear in (block.qkv, block.attention_out, block.mlp_in, block.mlp_out):
                 writes = linear is block.attention_out or linear is block.mlp_out
                 gain = self.init_gain / (math.sqrt(2 * len(self.blocks)) if writes else 1.0)
