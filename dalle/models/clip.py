@@ -56,6 +56,10 @@ class ClipConfig:
     """How the positions become one vector. "summary": read at a position of its own, which needs
     a transformer over them. "flat": all of them through one MLP, in which every place has weights
     of its own, with or without a transformer before; on small pictures it learns places soonest."""
+    text_kernel: int = 1
+    """So many neighbouring tokens a convolution mixes before the text's transformer; 1 is none.
+    It makes one thing of "a small red circle" at once, where a transformer with learned positions
+    has to find out first that neighbours belong together, and may not in a short training."""
     vision: TowerConfig = field(default_factory=TowerConfig)
     """Its depth may be 0 with the readout "flat"."""
     text: TowerConfig = field(default_factory=TowerConfig)
@@ -65,6 +69,10 @@ class ClipConfig:
             _require_positive(name, getattr(self, name))
         for channels in self.stem:
             _require_positive("stem", channels)
+        if self.text_kernel < 1 or self.text_kernel % 2 == 0:
+            raise ConfigError(
+                f"text_kernel is {self.text_kernel}; expected an odd number of at least 1"
+            )
         if self.text_slots < 2:
             raise ConfigError(
                 f"text_slots is {self.text_slots}; a start and a token need at least 2"
@@ -191,6 +199,11 @@ class TextTower(nn.Module):
         self.start = config.text_vocab
         self.embedding = nn.Embedding(config.text_vocab + 1, width)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        self.mix = (
+            nn.Conv1d(width, width, config.text_kernel, padding="same")
+            if config.text_kernel > 1
+            else None
+        )
         self.positions = nn.Parameter(torch.randn(config.text_slots, width) * 0.01)
         self.encoder = Encoder(config.text)
         self.project = _projection(width, config.embed_dim)
@@ -203,6 +216,10 @@ class TextTower(nn.Module):
             )
         real = tokens <= self.start
         embedded = self.embedding(tokens.clamp(max=self.start))
+        if self.mix is not None:
+            # Beyond the last token there are zeros, whether pads stand there or nothing.
+            embedded = embedded * real.unsqueeze(-1)
+            embedded = embedded + _gelu(self.mix(embedded.mT).mT)
         stream = embedded + self.positions[: tokens.shape[1]]
         return self.project(self.encoder.read_first(stream, real))
 

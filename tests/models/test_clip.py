@@ -14,7 +14,13 @@ TOWER = TowerConfig(width=24, depth=2, heads=3)
 SIZES = {
     "stem and summary": {"stem": (8,), "patch": 4},
     "plain vision transformer": {"stem": (), "patch": 8},
-    "flat": {"stem": (8, 12), "patch": 2, "readout": "flat", "vision": TowerConfig(depth=0)},
+    "flat, texts mixed": {
+        "stem": (8, 12),
+        "patch": 2,
+        "readout": "flat",
+        "vision": TowerConfig(depth=0),
+        "text_kernel": 5,
+    },
     "flat after a transformer": {"stem": (8,), "patch": 4, "readout": "flat"},
 }
 
@@ -68,16 +74,18 @@ def test_a_batch_is_as_many_single_ones(any_clip: Clip):
             torch.testing.assert_close(getattr(alone, name), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_what_stands_in_the_pad_slots_changes_nothing():
-    model, tokens = clip(), texts([3, 0, 7])
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_what_stands_in_the_pad_slots_changes_nothing(kernel: int):
+    model, tokens = clip(text_kernel=kernel), texts([3, 0, 7])
     others = tokens.clone()
     others[tokens > VOCAB] = VOCAB + 3
     assert not torch.equal(others, tokens)
     assert torch.equal(model.encode_text(others), model.encode_text(tokens))
 
 
-def test_how_many_pad_slots_there_are_changes_nothing():
-    model, tokens = clip(), texts([3, 0, 4])
+@pytest.mark.parametrize("kernel", [1, 5])
+def test_how_many_pad_slots_there_are_changes_nothing(kernel: int):
+    model, tokens = clip(text_kernel=kernel), texts([3, 0, 4])
     torch.testing.assert_close(model.encode_text(tokens[:, :5]), model.encode_text(tokens))
 
 
@@ -143,6 +151,7 @@ def test_config_survives_json():
         ({"stem": (8, 8, 8), "patch": 2}, "image_height is 24, which 16"),
         ({"stem": (8, 0)}, "stem is 0"),
         ({"text_slots": 1}, "text_slots is 1"),
+        ({"text_kernel": 4}, "text_kernel is 4; expected an odd number"),
         ({"embed_dim": 0}, "embed_dim is 0"),
         ({"vision": TowerConfig(depth=0)}, "vision.depth is 0; expected at least 1 with"),
         ({"text": TowerConfig(depth=0), "readout": "flat"}, "text.depth is 0"),
