@@ -105,8 +105,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise DataError("pixels are floating-point numbers of unknown range")
     if image.has_transparency_data:
         colours = image.convert("RGBA")
-        white = Image.new("RGBA", colours.size, "white")
-        return Image.alpha_composite(white, colours).convert("RGB")
+        page = Image.new("RGB", colours.size, "white")
+        page.paste(colours, mask=colours)
+        return page
     return image.convert("RGB")
 
 

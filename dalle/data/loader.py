@@ -136,10 +136,9 @@ class Loader:
         if part.error is not None:
             raise part.error
         self._seen += self._parts.size
-        seen = min(self._seen, len(self._parts.source))
-        if fresh and len(self._bad) > max(MIN_BAD, self._max_bad_fraction * seen):
+        if fresh and len(self._bad) > max(MIN_BAD, self._max_bad_fraction * self._seen):
             raise DataError(
-                f"{len(self._bad)} of the {seen} samples read so far are damaged, more than "
+                f"{len(self._bad)} of the {self._seen} samples read so far are damaged, more than "
                 f"{self._max_bad_fraction:.2%}; one of them: {next(iter(fresh.values()))}. "
                 "Mend or remove them, or allow more"
             )

@@ -31,13 +31,9 @@ def sample_at(position: int, *, seed: int, size: int) -> tuple[int, int]:
     return epoch, int(permutation(seed, epoch, size)[offset])
 
 
-def sample_random(seed: int, epoch: int, index: int, *, attempt: int = 0) -> Random:
-    """The sample's own generator: crops, choice of caption, BPE dropout.
-
-    Args:
-        attempt: 0 for the sample itself, 1, 2, ... for those that stand in for it.
-    """
-    return Random(f"{seed}/{epoch}/{index}/{attempt}")
+def sample_random(seed: int, epoch: int, index: int) -> Random:
+    """The sample's own generator: crops, choice of caption, BPE dropout."""
+    return Random(f"{seed}/{epoch}/{index}")
 
 
 def substitute(seed: int, epoch: int, index: int, *, attempt: int, size: int) -> int:

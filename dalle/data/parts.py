@@ -82,7 +82,7 @@ class Parts(Dataset[Part]):
         for attempt in range(MAX_ATTEMPTS):
             if attempt > 0:
                 index = substitute(self.seed, epoch, first, attempt=attempt, size=size)
-            random = sample_random(self.seed, epoch, first, attempt=attempt)
+            random = sample_random(self.seed, epoch, first)
             try:
                 row = self.read(self.source[index], random)
             except DataError as error:

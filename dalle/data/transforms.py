@@ -140,9 +140,6 @@ def _random_part(
     tall = max(height, round(side * height / least))
     wide = max(width, round(side * width / least))
     down, right = random.randint(0, tall - height), random.randint(0, wide - width)
-    if (tall, wide) == (crop_h, crop_w):
-        left, top = left + right, top + down
-        return np.array(image.crop((left, top, left + width, top + height)))
     per_row, per_col = crop_h / tall, crop_w / wide
     box = (
         left + right * per_col,

@@ -178,6 +178,11 @@ EXACT: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
         lambda: encoded(PICTURE, "JPEG", quality=95, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\x01\x12"),
         DECODED_JPEG,
     ),
+    "rubbish-exif.png": (lambda: encoded(PICTURE, "PNG", exif=b"XXXXXXXXXXXX"), PIXELS),
+    "cut-exif.webp": (
+        lambda: encoded(PICTURE, "WEBP", lossless=True, exif=b"II+\0\x08\0\0\0\xff\xff"),
+        PIXELS,
+    ),
     **{f"turned-{code}.png": (partial(turned, code), PIXELS) for code in range(1, 10)},
 }
 

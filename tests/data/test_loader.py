@@ -24,7 +24,7 @@ from dalle.protocols import Sample
 PICTURE = Image.new("RGB", (2, 2))
 ORDER_0_0, ORDER_0_1 = [0, 7, 8, 2, 5, 9, 4, 6, 3, 1], 9
 ORDER_7_3 = [2, 3, 1, 6, 9, 5, 7, 8, 0, 4]
-SUBSTITUTE, NOISE = 189, 0.2862749373476696
+SUBSTITUTE, NOISE = 189, 0.5013997148167615
 
 
 class Numbered:
@@ -120,9 +120,9 @@ def test_ranks_and_parts_share_one_batch(size: int) -> None:
 def test_a_resumed_run_reads_what_it_would_have_read() -> None:
     source = Numbered(50, damaged={3, 9})
     whole = steps(Loader(source, read, batch_size=8, seed=2), 12)
-    for start in (1, 5, 6, 11):
-        rest = steps(Loader(source, read, batch_size=8, seed=2, start_step=start), 12 - start)
-        assert torch.equal(flat(rest), flat(whole[start:]))
+    for start, micro in ((1, 1), (5, 2), (6, 4), (11, 1)):
+        loader = Loader(source, read, batch_size=8, seed=2, start_step=start, micro_batches=micro)
+        assert torch.equal(flat(steps(loader, 12 - start)), flat(whole[start:]))
 
 
 def test_each_sample_has_its_own_noise_in_each_epoch() -> None:
@@ -250,13 +250,14 @@ def test_a_dead_worker_is_replaced_at_the_same_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "POLL_SECONDS", 0.5)
-    before = signal.getsignal(signal.SIGCHLD)
     killing = Killing("7", once=tmp_path / "killed")
     loader = Loader(Numbered(40), killing, batch_size=8, seed=0, num_workers=2)
     expected = steps(Loader(Numbered(40), read, batch_size=8, seed=0), 6)
     assert torch.equal(flat(steps(loader, 6)), flat(expected))
     assert (tmp_path / "killed").exists()
-    assert signal.getsignal(signal.SIGCHLD) == before
+    # torch's own handler would raise in the middle of whatever the program is doing.
+    handler = signal.getsignal(signal.SIGCHLD)
+    assert "torch" not in (getattr(handler, "__module__", None) or "")
 
 
 def test_a_batch_that_kills_every_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +315,7 @@ def test_fixed_batches_are_the_same_at_every_call() -> None:
     one, same = (list(fixed_batches(source, read, count=10, batch_size=4)) for _ in range(2))
     assert [len(batch["index"]) for batch in one] == [4, 4, 2]
     assert torch.equal(flat([one]), flat([same]))
+    assert sorted(flat([one])[:, 0].tolist()) != list(range(10))  # from the whole source
     more = flat([list(fixed_batches(source, read, count=99, batch_size=7))])
     assert sorted(more[:, 0].tolist()) == [i for i in range(30) if i != 4]
     # The first ones do not depend on how many are asked for, nor the noise on the batch.
