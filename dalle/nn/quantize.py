@@ -46,17 +46,23 @@ class CodebookUse:
     usage: float
     """Share of the codebook that was used at least once."""
     perplexity: float
-    """exp of the entropy of the codes: 1 (one code only) ... number of codes (all alike)."""
+    """As `perplexity` says."""
 
 
 def code_counts(codes: Int[Tensor, "*cells"], num_codes: int) -> Int[Tensor, " codes"]:
     """How often each code occurs."""
-    return torch.bincount(codes.flatten(), minlength=num_codes)
+    # Not bincount, which makes a GPU and its CPU wait for one another.
+    ones = torch.ones_like(codes.flatten())
+    return ones.new_zeros(num_codes).scatter_add_(0, codes.flatten(), ones)
+
+
+def perplexity(counts: Int[Tensor, " codes"]) -> Float[Tensor, ""]:
+    """exp of the entropy of the codes: 1 (one code only) ... number of codes (all alike)."""
+    shares = counts.float() / counts.sum().clamp(min=1)
+    return torch.special.entr(shares).sum().exp()
 
 
 def codebook_use(counts: Int[Tensor, " codes"]) -> CodebookUse:
     """Usage and perplexity from the counts of a codebook."""
     used = int((counts > 0).sum())
-    shares = counts.double() / counts.sum().clamp(min=1)
-    entropy = -(shares * shares.clamp(min=1e-30).log()).sum().item()
-    return CodebookUse(used, used / counts.numel(), math.exp(entropy))
+    return CodebookUse(used, used / counts.numel(), perplexity(counts).item())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dalle.errors import CheckpointError
+from dalle.errors import CheckpointError, ConfigError
 from dalle.models.dvae import Dvae, DvaeConfig
 
 _BLOCK = re.compile(r"blocks\.group_(\d+)\.block_(\d+)\.(id_path|res_path\.conv_(\d+))\.([wb])")
@@ -42,17 +42,19 @@ def convert(
         CheckpointError: keys or shapes are not those of OpenAI's model.
     """
     groups, blocks = _count_blocks(encoder)
-    first, last = _need(encoder, "blocks.input.w"), _need(encoder, "blocks.output.conv.w")
-    config = DvaeConfig(
-        image_height=image_size,
-        image_width=image_size,
-        num_codes=last.shape[0],
-        hidden=first.shape[0],
-        groups=groups,
-        blocks=blocks,
-        downsampling=2 ** (groups - 1),
-        embed_dim=_need(decoder, "blocks.input.w").shape[0],
-    )
+    try:
+        config = DvaeConfig(
+            image_height=image_size,
+            image_width=image_size,
+            num_codes=_outputs(encoder, "blocks.output.conv.w"),
+            hidden=_outputs(encoder, "blocks.input.w"),
+            groups=groups,
+            blocks=blocks,
+            downsampling=2 ** (groups - 1),
+            embed_dim=_outputs(decoder, "blocks.input.w"),
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"this is not OpenAI's discrete VAE: {error}") from None
     state = {}
     for side, source in (("encoder", encoder), ("decoder", decoder)):
         for key, tensor in source.items():
@@ -61,22 +63,25 @@ def convert(
     return Converted(config=config, state=state)
 
 
-def _need(state: Mapping[str, Tensor], key: str) -> Tensor:
-    if key not in state:
+def _outputs(state: Mapping[str, Tensor], key: str) -> int:
+    if key not in state or state[key].ndim != 4:
         raise CheckpointError(
-            f"{key} is missing: this is not the state dict of OpenAI's discrete VAE"
+            f"{key} is missing or no convolution: this is not the state dict of OpenAI's discrete "
+            "VAE"
         )
-    return state[key]
+    return state[key].shape[0]
 
 
 def _count_blocks(encoder: Mapping[str, Tensor]) -> tuple[int, int]:
-    numbers = [m.groups() for key in encoder if (m := _BLOCK.fullmatch(key))]
-    if not numbers:
+    """How many groups, and blocks in each, as far as there are keys for them all."""
+    places = {(m[1], m[2]) for key in encoder if (m := _BLOCK.fullmatch(key))}
+    groups = {group for group, _ in places}
+    if not groups or len(places) % len(groups):
         raise CheckpointError(
-            "no key reads blocks.group_1.block_1...: this is not the encoder of OpenAI's "
-            "discrete VAE"
+            "the keys do not read blocks.group_1.block_1... with as many blocks in each group: "
+            "this is not the encoder of OpenAI's discrete VAE"
         )
-    return max(int(n[0]) for n in numbers), max(int(n[1]) for n in numbers)
+    return len(groups), len(places) // len(groups)
 
 
 def _rename(key: str, config: DvaeConfig) -> str:

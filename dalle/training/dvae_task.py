@@ -3,6 +3,7 @@
 Source: arXiv 2102.12092, section 2.1 and appendix A.2.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,13 +19,19 @@ from torch import Tensor, nn
 from dalle.data.transforms import center_crop, dvae_augment, to_float
 from dalle.errors import ConfigError, DataError
 from dalle.models.dvae import Dvae, DvaeConfig, DvaeOutput, psnr, reconstruction_nll
-from dalle.nn.quantize import code_counts, codebook_use, kl_to_uniform, mean_posterior
+from dalle.nn.quantize import (
+    code_counts,
+    codebook_use,
+    kl_to_uniform,
+    mean_posterior,
+    perplexity,
+)
 from dalle.pictures import grid
 from dalle.protocols import Batch, EncodedSample, Loss, Sample
+from dalle.training.collapse import name_collapse
 from dalle.training.schedules import cosine
 
-COLLAPSED_PERPLEXITY = 2.0
-"""Below this, after the first tenth of a run, a codebook is called collapsed."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +54,7 @@ class DvaeObjective:
     temperature_share: float = 0.05
     balance_weight: float = 0.0
     """Weight of the KL of the mean posterior to uniform, the remedy for a collapse: it asks that
-    all codes are used over a batch, and leaves each cell free to be sure. Not published."""
+    all codes are used over a micro-batch, and leaves each cell free to be sure. Not published."""
     augment: bool = True
     """The paper's crops and flip; without it the centre of the picture."""
     flip: bool = True
@@ -55,7 +62,7 @@ class DvaeObjective:
 
     def __post_init__(self) -> None:
         for name in ("kl_weight", "balance_weight"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("kl_rise", "temperature_share", "temperature"):
             if not 0 < getattr(self, name) <= 1:
@@ -134,11 +141,17 @@ class DvaeTask:
             balance = _kl_of_mean(output.logits) * share
             total = total + self.objective.balance_weight * balance
             metrics["balance"] = balance
-        metrics["loss"] = total
+        metrics = {"loss": total, **metrics, **self._use_in_training(output, share=share)}
         constant = {"temperature": temperature, "kl_weight": kl_weight}
         scheduled = {name: images.new_tensor(value * share) for name, value in constant.items()}
         detached = {name: value.detach() for name, value in metrics.items()}
         return Loss(total=total, metrics={**detached, **scheduled})
+
+    def _use_in_training(self, output: DvaeOutput, *, share: float) -> dict[str, Tensor]:
+        """Usage and perplexity of the codes of one micro-batch, without noise."""
+        counts = code_counts(output.logits.detach().argmax(dim=1), self.config.num_codes)
+        usage = (counts > 0).float().mean()
+        return {"usage": usage * share, "perplexity": perplexity(counts) * share}
 
     def kl_factor(self, kl_weight: float) -> float:
         """What beta weighs on the KL's mean over cells, beside a mean over sub-pixels."""
@@ -150,7 +163,8 @@ class DvaeTask:
     ) -> dict[str, float]:
         """Through argmax codes: PSNR in dB, the reconstruction loss, and the codebook's use.
 
-        `collapsed` is 1 where the codebook's perplexity is below 2 after the run's first tenth.
+        `collapsed` is 1 where `name_collapse` finds something after the run's first tenth, which
+        is also logged as a warning.
         """
         assert isinstance(model, Dvae)
         sums, pictures = {"psnr": 0.0, "nll": 0.0, "kl": 0.0}, 0
@@ -168,14 +182,23 @@ class DvaeTask:
             pictures += len(images)
         means = {name: value / max(1, pictures) for name, value in sums.items()}
         use = codebook_use(counts)
-        late = step >= self.total_steps / 10
+        collapse = None
+        if step >= self.total_steps / 10 and pictures:
+            collapse = name_collapse(
+                use,
+                kl=means["kl"],
+                num_codes=self.config.num_codes,
+                num_cells=int(counts.sum()),
+            )
+        if collapse is not None and _is_main():
+            log.warning("step %d: %s", step, collapse)
         return {
             "loss": means["nll"],
             **means,
             "usage": use.usage,
             "codes_used": float(use.codes_used),
             "perplexity": use.perplexity,
-            "collapsed": float(late and use.perplexity < COLLAPSED_PERPLEXITY),
+            "collapsed": float(collapse is not None),
         }
 
     @torch.no_grad()
@@ -196,6 +219,14 @@ class DvaeTask:
     def export(self, folder: Path) -> dict[str, Any]:
         """Nothing: a discrete VAE is complete in itself."""
         return {}
+
+
+def _is_main() -> bool:
+    """Whether this process speaks for all: held-out numbers are the same on each."""
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or (
+        distributed.get_rank() == 0
+    )
 
 
 def _kl_of_mean(logits: Float[Tensor, "b codes rows cols"]) -> Float[Tensor, ""]:

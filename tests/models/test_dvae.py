@@ -1,27 +1,37 @@
 """The discrete VAE: published sizes, codes as lookups, any shape."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dalle.errors import ConfigError
-from dalle.models.dvae import Dvae, DvaeConfig, map_images, psnr, reconstruction_nll
+from dalle.models.dvae import (
+    Dvae,
+    DvaeConfig,
+    Likelihood,
+    map_images,
+    psnr,
+    reconstruction_nll,
+)
 from dalle.nn.convs import Conv, DecoderBlock, EncoderBlock, Float32Conv
 
 
-def small(**changes):
-    sizes = {"image_height": 24, "image_width": 16, "num_codes": 20, "hidden": 8, "groups": 3}
+def small(**changes: Any) -> DvaeConfig:
+    sizes: dict[str, Any] = {"image_height": 24, "image_width": 16, "num_codes": 20, "hidden": 8}
+    sizes |= {"groups": 3}
     return DvaeConfig(**{**sizes, "blocks": 1, "downsampling": 4, "embed_dim": 12, **changes})
 
 
 @pytest.fixture
-def model():
+def model() -> Dvae:
     torch.manual_seed(0)
     return Dvae(small()).eval()
 
 
-def count(module):
+def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -32,7 +42,9 @@ def count(module):
         (1024, 53_786_240 - 7168 * 2049, 43_829_766 - 7168 * 128),
     ],
 )
-def test_full_size_has_the_published_number_of_parameters(codes, encoder, decoder):
+def test_full_size_has_the_published_number_of_parameters(
+    codes: int, encoder: int, decoder: int
+) -> None:
     with torch.device("meta"):
         model = Dvae(DvaeConfig(num_codes=codes))
     assert (count(model.encoder), count(model.decoder)) == (encoder, decoder)
@@ -42,7 +54,7 @@ def test_full_size_has_the_published_number_of_parameters(codes, encoder, decode
     assert model.decode(logits).shape == (1, 6, 256, 256)
 
 
-def test_layers_stand_in_the_published_order():
+def test_layers_stand_in_the_published_order() -> None:
     with torch.device("meta"):
         model = Dvae(DvaeConfig())
     kinds = [type(layer).__name__ for layer in model.encoder]
@@ -53,16 +65,17 @@ def test_layers_stand_in_the_published_order():
     assert kinds == ["Float32Conv", *group * 3, *group[:2], "ReLU", "Conv"]
     blocks = [m for m in model.modules() if isinstance(m, EncoderBlock | DecoderBlock)]
     assert {block.gain for block in blocks} == {1 / 64}
-    assert isinstance(model.encoder[0], Conv) and model.encoder[0].kernel_size == (7, 7)
+    first = model.encoder[0]
+    assert isinstance(first, Conv) and first.kernel_size == (7, 7)
 
 
-def test_codes_decode_as_their_one_hot(model):
+def test_codes_decode_as_their_one_hot(model: Dvae) -> None:
     codes = torch.randint(0, 20, (3, 6, 4), generator=torch.Generator().manual_seed(1))
     one_hot = torch.nn.functional.one_hot(codes, 20).movedim(-1, 1).float()
     assert torch.equal(model.decode_codes(codes), model.decode(one_hot))
 
 
-def test_the_two_layers_at_the_relaxation_stay_float32(model):
+def test_the_two_layers_at_the_relaxation_stay_float32(model: Dvae) -> None:
     inside = [m for m in model.modules() if isinstance(m, Float32Conv)]
     assert inside == [model.encoder[-1], model.decoder[0]]
     images = torch.rand(1, 3, 24, 16)
@@ -71,9 +84,10 @@ def test_the_two_layers_at_the_relaxation_stay_float32(model):
     assert output.logits.dtype == output.decoded.dtype == torch.float32
 
 
-def test_cold_training_pass_is_the_pass_through_codes(model):
+def test_cold_training_pass_is_the_pass_through_codes(model: Dvae) -> None:
     with torch.no_grad():
-        model.encoder[-1].weight *= 1000  # sure of every code, so that the noise chooses none
+        # Sure of every code, so that the noise chooses none.
+        model.encoder[-1].get_parameter("weight").mul_(1000)
         images = torch.rand(2, 3, 24, 16, generator=torch.Generator().manual_seed(0))
         output = model(images, 0.02)
         codes = output.logits.argmax(dim=1)
@@ -81,9 +95,9 @@ def test_cold_training_pass_is_the_pass_through_codes(model):
 
 
 @pytest.mark.parametrize(("downsampling", "groups"), [(1, 1), (2, 3), (4, 3), (8, 4)])
-def test_grid_follows_the_downsampling(downsampling, groups):
-    sizes = {"image_height": 40, "image_width": 8, "hidden": 32}
-    config = small(**sizes, downsampling=downsampling, groups=groups)
+def test_grid_follows_the_downsampling(downsampling: int, groups: int) -> None:
+    sizes = {"image_height": 40, "image_width": 8, "hidden": 32, "groups": groups}
+    config = small(**sizes, downsampling=downsampling)
     assert config.grid == (40 // downsampling, 8 // downsampling)
     torch.manual_seed(0)
     model = Dvae(config)
@@ -95,14 +109,14 @@ def test_grid_follows_the_downsampling(downsampling, groups):
         assert not torch.equal(decoded[..., ::2, ::2], decoded[..., 1::2, 1::2])
 
 
-def test_one_picture_is_as_in_a_batch(model):
+def test_one_picture_is_as_in_a_batch(model: Dvae) -> None:
     images = torch.rand(3, 3, 24, 16, generator=torch.Generator().manual_seed(2))
     together = model.encode_logits(images)
     torch.testing.assert_close(model.encode_logits(images[1:2]), together[1:2])
 
 
 @pytest.mark.parametrize("likelihood", ["logit_laplace", "mse"])
-def test_the_perfect_output_gives_back_the_picture(likelihood):
+def test_the_perfect_output_gives_back_the_picture(likelihood: Likelihood) -> None:
     torch.manual_seed(0)
     model = Dvae(small(likelihood=likelihood))
     images = torch.rand(2, 3, 24, 16)
@@ -115,7 +129,7 @@ def test_the_perfect_output_gives_back_the_picture(likelihood):
     assert (better < other).all()
 
 
-def test_psnr_of_a_known_error():
+def test_psnr_of_a_known_error() -> None:
     images = torch.full((2, 3, 4, 5), 0.5)
     off = images.clone()
     off[1] += 0.1
@@ -135,13 +149,13 @@ def test_psnr_of_a_known_error():
         ({"num_codes": 0}, "num_codes is 0"),
     ],
 )
-def test_impossible_sizes_are_refused(changes, message):
+def test_impossible_sizes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small(**changes)
 
 
 @pytest.mark.slow
-def test_one_full_size_picture_goes_through():
+def test_one_full_size_picture_goes_through() -> None:
     torch.manual_seed(0)
     model = Dvae(DvaeConfig()).eval()
     with torch.inference_mode():

@@ -1,7 +1,9 @@
 """The objective of the discrete VAE, and what it says of a codebook."""
 
 import math
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +11,16 @@ import torch
 from PIL import Image
 
 from dalle.errors import ConfigError, DataError
-from dalle.models.dvae import DvaeConfig, reconstruction_nll
+from dalle.models.dvae import Dvae, DvaeConfig, reconstruction_nll
+from dalle.nn.convs import Float32Conv
 from dalle.nn.quantize import kl_to_uniform
-from dalle.protocols import EncodedSample, Sample
+from dalle.protocols import Batch, EncodedSample, Sample
 from dalle.training.dvae_task import DvaeObjective, DvaeTask
 
 
-def make_task(*, downsampling=4, total_steps=100, side=16, likelihood="logit_laplace", **objective):
+def make_task(
+    *, downsampling: int = 4, total_steps: int = 100, side: int = 16, **objective: Any
+) -> DvaeTask:
     config = DvaeConfig(
         image_height=side,
         image_width=2 * side,
@@ -25,12 +30,18 @@ def make_task(*, downsampling=4, total_steps=100, side=16, likelihood="logit_lap
         blocks=1,
         downsampling=downsampling,
         embed_dim=8,
-        likelihood=likelihood,
     )
     return DvaeTask(config, DvaeObjective(**objective), total_steps=total_steps)
 
 
-def make_batch(task, count=3, seed=0):
+def build(task: DvaeTask) -> Dvae:
+    torch.manual_seed(0)
+    model = task.build()
+    assert isinstance(model, Dvae)
+    return model
+
+
+def make_batch(task: DvaeTask, count: int = 3, seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     size = (count, task.config.image_height, task.config.image_width, 3)
     return task.prepare(
@@ -39,10 +50,9 @@ def make_batch(task, count=3, seed=0):
 
 
 @pytest.mark.parametrize("downsampling", [4, 8, 16])
-def test_kl_weighs_beta_over_three_f_squared_on_its_mean_over_cells(downsampling):
+def test_kl_weighs_beta_over_three_f_squared_on_its_mean_over_cells(downsampling: int) -> None:
     task = make_task(downsampling=downsampling, side=32, kl_weight=6.6, kl_rise=0.01)
-    torch.manual_seed(0)
-    model, batch = task.build(), make_batch(task)
+    model, batch = build(task), make_batch(task)
     torch.manual_seed(1)
     loss = task.loss(model, batch, step=90, counts=batch.counts)
     torch.manual_seed(1)
@@ -57,7 +67,7 @@ def test_kl_weighs_beta_over_three_f_squared_on_its_mean_over_cells(downsampling
         assert task.kl_factor(6.6) == pytest.approx(6.6 / 192)
 
 
-def test_published_schedules():
+def test_published_schedules() -> None:
     objective = DvaeObjective()
     updates = 3_000_000
     assert objective.kl_weight_at(0) == 0
@@ -69,7 +79,7 @@ def test_published_schedules():
     assert objective.temperature_at(1) == pytest.approx(1 / 16)
 
 
-def test_a_falling_kl_rises_first_and_is_gone_in_time():
+def test_a_falling_kl_rises_first_and_is_gone_in_time() -> None:
     objective = DvaeObjective(kl_weight=2.0, kl_rise=0.1, kl_fall=0.5)
     weights = [objective.kl_weight_at(p / 10) for p in range(11)]
     assert weights[0] == 0 and weights[1] == pytest.approx(2.0)
@@ -77,10 +87,9 @@ def test_a_falling_kl_rises_first_and_is_gone_in_time():
     assert weights[5:] == [0.0] * 6
 
 
-def test_losses_of_micro_batches_add_up_to_that_of_the_batch():
+def test_losses_of_micro_batches_add_up_to_that_of_the_batch() -> None:
     task = make_task(kl_weight=0.5)
-    torch.manual_seed(0)
-    model, batch = task.build(), make_batch(task, count=4)
+    model, batch = build(task), make_batch(task, count=4)
     images = batch.tensors["images"]
     values = []
     for parts in ([images], [images[:1], images[1:]]):
@@ -90,39 +99,47 @@ def test_losses_of_micro_batches_add_up_to_that_of_the_batch():
             small = type(batch)(tensors={"images": part}, counts={"images": float(len(part))})
             loss = task.loss(model, small, step=100, counts=batch.counts)
             loss.total.backward()
-            values.append(loss.metrics["kl"])
-    torch.testing.assert_close(values[0], values[1] + values[2])
+            values.append({name: loss.metrics[name] for name in ("kl", "temperature", "kl_weight")})
+    for name, value in values[0].items():
+        torch.testing.assert_close(value, values[1][name] + values[2][name])
 
 
-def test_balance_is_nothing_when_all_codes_are_used_alike_and_pulls_apart_a_collapse():
+def test_balance_is_nothing_when_all_codes_are_used_alike_and_pulls_apart_a_collapse() -> None:
     task = make_task(balance_weight=1.0)
-    model, batch = task.build(), make_batch(task)
+    model, batch = build(task), make_batch(task)
+    last = model.encoder[-1]
+    assert isinstance(last, Float32Conv)
     with torch.no_grad():
-        model.encoder[-1].weight.zero_()
+        last.weight.zero_()
         even = task.loss(model, batch, step=0, counts=batch.counts).metrics["balance"]
-        model.encoder[-1].bias[3] = 50.0
+        last.bias[3] = 50.0
         collapsed = task.loss(model, batch, step=0, counts=batch.counts).metrics["balance"]
     assert abs(even.item()) < 1e-5
     assert collapsed.item() == pytest.approx(math.log(10), abs=1e-3)
     task.loss(model, batch, step=0, counts=batch.counts).total.backward()
-    assert model.encoder[-1].bias.grad is not None
+    assert last.bias.grad is not None
 
 
-def test_validation_names_a_collapse_after_the_first_tenth():
-    task = make_task(total_steps=100)
-    model, batch = task.build().eval(), make_batch(task)
-    with torch.no_grad():
-        model.encoder[-1].bias[3] = 50.0
-    early, late = (task.validate(model, [batch], step=step) for step in (5, 50))
-    assert (early["collapsed"], late["collapsed"]) == (0.0, 1.0)
-    assert late["codes_used"] == 1 and late["perplexity"] == pytest.approx(1.0)
-    assert late["usage"] == pytest.approx(0.1)
-
-
-def test_validation_over_batches_is_that_of_all_at_once():
+def test_a_line_of_training_says_how_the_codebook_is_used() -> None:
     task = make_task()
-    torch.manual_seed(0)
-    model, batch = task.build().eval(), make_batch(task, count=4)
+    model, batch = build(task), make_batch(task)
+    with torch.no_grad():
+        codes = model.encode_logits(batch.tensors["images"]).argmax(dim=1)
+    metrics = task.loss(model, batch, step=0, counts=batch.counts).metrics
+    assert list(metrics)[:3] == ["loss", "nll", "kl"]
+    assert metrics["usage"].item() == pytest.approx(len(codes.unique()) / 10)
+    twice = {name: 2 * count for name, count in batch.counts.items()}
+    half = task.loss(model, batch, step=0, counts=twice).metrics
+    for name in ("usage", "perplexity"):  # so that the halves of a batch add up to their mean
+        torch.testing.assert_close(half[name], metrics[name] / 2)
+    shares = torch.bincount(codes.flatten()) / codes.numel()
+    entropy = -sum(p * math.log(p) for p in shares.tolist() if p > 0)
+    assert metrics["perplexity"].item() == pytest.approx(math.exp(entropy), rel=1e-4)
+
+
+def test_validation_over_batches_is_that_of_all_at_once() -> None:
+    task = make_task()
+    model, batch = build(task).eval(), make_batch(task, count=4)
     images = batch.tensors["images"]
     parts = [
         type(batch)(tensors={"images": part}, counts={"images": float(len(part))})
@@ -133,22 +150,24 @@ def test_validation_over_batches_is_that_of_all_at_once():
         assert value == pytest.approx(whole[name], rel=1e-4), name
 
 
-def test_reading_crops_and_refuses_codes():
+def test_reading_crops_and_refuses_codes() -> None:
     task = make_task(augment=False)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8))
     sample = Sample(key="a", image=picture, captions=())
     read = task.read(sample, Random(0), train=True)
+    assert read is not None
     assert np.array_equal(read["image"], np.asarray(picture))
     flipped = make_task(augment=True, flip=True)
-    assert flipped.read(sample, Random(0), train=True)["image"].shape == (16, 32, 3)
+    other = flipped.read(sample, Random(0), train=True)
+    assert other is not None and other["image"].shape == (16, 32, 3)
     encoded = EncodedSample(key="a", codes=np.zeros((1, 2, 4), np.uint16), captions=())
     with pytest.raises(DataError, match="trained on pictures"):
         task.read(encoded, Random(0), train=True)
 
 
-def test_preview_is_a_sheet_of_originals_above_reconstructions(tmp_path):
+def test_preview_is_a_sheet_of_originals_above_reconstructions(tmp_path: Path) -> None:
     task = make_task()
-    model, batch = task.build().eval(), make_batch(task, count=3)
+    model, batch = build(task).eval(), make_batch(task, count=3)
     [path] = task.preview(model, batch, tmp_path)
     with Image.open(path) as sheet:
         assert sheet.size == (3 * 66 + 2, 2 * 34 + 2)
@@ -159,8 +178,15 @@ def test_preview_is_a_sheet_of_originals_above_reconstructions(tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"kl_weight": -1.0}, {"temperature": 0.0}, {"kl_rise": 0.5, "kl_fall": 0.4}],
+    [
+        {"kl_weight": -1.0},
+        {"kl_weight": math.nan},
+        {"balance_weight": math.inf},
+        {"temperature": 0.0},
+        {"temperature_share": math.nan},
+        {"kl_rise": 0.5, "kl_fall": 0.4},
+    ],
 )
-def test_impossible_objectives_are_refused(wrong):
+def test_impossible_objectives_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         DvaeObjective(**wrong)
