@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 
 from dalle import checkpoint
 from dalle.checkpoint import steps
+from dalle.training import tracking
 from tests.training.toy_process import ToyProcess, curve, finish
 
-STEPS = 60
+STEPS = 30
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -42,15 +43,15 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_killed_at_arbitrary_moments(tmp_path: Path, unbroken: Path) -> None:
-    out, moments, kills = tmp_path / "run", random.Random(5), 0
-    for _ in range(5):
+    out, moments = tmp_path / "run", random.Random(5)
+    for _ in range(5):  # at most 5 steps each: it cannot end before it is killed
+        done = steps.step_of(steps.list_steps(out)[-1]) if steps.list_steps(out) else 0
         process = ToyProcess(out)
-        process.wait_for("parameters")
-        time.sleep(moments.uniform(0.0, 0.4))
-        kills += process.kill() == -signal.SIGKILL
-        if steps.list_steps(out):  # whatever the moment: what is there is whole
-            checkpoint.verify(steps.list_steps(out)[-1], training=True)
-    assert kills >= 2
+        process.wait_for(f'"step": {done + moments.randint(1, 5)},', out / tracking.METRICS)
+        time.sleep(moments.uniform(0.0, 0.01))
+        assert process.kill() == -signal.SIGKILL
+        for path in steps.list_steps(out):  # whatever the moment: what is there is whole
+            checkpoint.verify(path, training=True)
     finish(out)
     assert_as_unbroken(out, unbroken)
 
@@ -73,7 +74,7 @@ def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path: Path, unbrok
     data[-5] ^= 1
     path.write_bytes(data)
     said = finish(out)
-    assert "step-00000060 is not whole" in said and "going on from step 55" in said
+    assert "step-00000030 is not whole" in said and "going on from step 25" in said
     assert_as_unbroken(out, unbroken)
 
 
@@ -82,7 +83,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
 ) -> None:
     out = tmp_path / "run"
     process = ToyProcess(out, save_every=1000)
-    process.wait_for("step 1/60")
+    process.wait_for("step 1/30")
     process.kill()
     finish(out)
     assert_as_unbroken(out, unbroken)

@@ -42,7 +42,7 @@ class ToyProcess:
 
     @property
     def said(self) -> str:
-        return self._log.read_text() if self._log.exists() else ""
+        return _read(self._log)
 
     @property
     def pid(self) -> int:
@@ -59,16 +59,20 @@ class ToyProcess:
         assert self.process.exitcode is not None, f"it hangs:\n{self.said}"
         return self.process.exitcode
 
-    def wait_for(self, text: str) -> None:
-        """Until it has said `text`."""
+    def wait_for(self, text: str, file: Path | None = None) -> None:
+        """Until it has said `text`, or written it to `file`."""
         deadline = time.monotonic() + 60
-        while text not in self.said:
+        while text not in (self.said if file is None else _read(file)):
             assert self.running and time.monotonic() < deadline, self.said
             time.sleep(0.002)
 
     def kill(self) -> int:
         self.process.kill()
         return self.wait()
+
+
+def _read(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def finish(out: Path, **options: Any) -> str:

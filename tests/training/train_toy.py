@@ -20,7 +20,7 @@ from dalle.training.loop import TrainConfig, train
 from tests.toys import ToyConfig, ToySource, ToyTask
 
 DEFAULTS: dict[str, Any] = {
-    "steps": 60,
+    "steps": 30,
     "batch_size": 8,
     "optim": {"lr": 1e-2, "weight_decay": 0.1, "clip_norm": 1.0, "schedule": {"warmup": 3}},
     "ema_decay": 0.9,
