@@ -167,7 +167,7 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
         optim=OptimSettings(
             lr=3e-3, warmup=100, final=0.02, betas=(0.9, 0.97), weight_decay=0.05, clip_norm=1.0
         ),
-        loop=LoopSettings(steps=5000, batch_size=32),
+        loop=LoopSettings(steps=4000, batch_size=32),
     ),
     "tiny": DalleRun(
         preset="tiny",
