@@ -101,7 +101,7 @@ def _check_same_run(
         raise ConfigError(
             f"{run.out} holds a run with other settings:\n  {listed}\n"
             "give the settings it was started with, or another folder; to go on nevertheless, name "
-            "what may change (allow_change)"
+            "what may change (allow_change, on the command line --allow-change NAME)"
         )
     was, size = str(saved.get("strategy")), saved.get("world")
     zero = "zero" in was or "zero" in world.strategy
