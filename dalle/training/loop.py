@@ -21,9 +21,10 @@ from dalle.data.loader import Loader, fixed_batches
 from dalle.errors import DataError, Interrupted, OutOfMemoryError
 from dalle.protocols import Batch, Source, Task
 from dalle.training import noise
-from dalle.training.ema import Ema
+from dalle.training.ema import DividedEma, Ema
 from dalle.training.lock import FolderLock
 from dalle.training.settings import TrainConfig
+from dalle.training.shards import Shards, whole_weights
 from dalle.training.signals import StopRequest, stop_with_launcher
 from dalle.training.state import TRAINING, Run, Saver, find_resume
 from dalle.training.step import Stepper, StepResult, to_device
@@ -109,10 +110,18 @@ class _Training:
         folder = None if resume is None else Path(resume["path"])
         if folder is not None:
             load_weights(self.module, folder / WEIGHTS["model"])
-        self.module.to(world.device).train()
-        self.ema = _average(self.module, self.config, folder)
+        self.size = sum(p.numel() for p in self.module.parameters())
+        if not world.divides_weights:  # else each layer goes there as it is divided
+            self.module.to(world.device)
+        self.module.train()
+        # Copied before DeepSpeed lays hands on the module, or of what was divided already.
+        ema = None if world.divides_weights else _average(self.module, self.config, folder)
         state = None if folder is None else folder / TRAINING
         updater = build_updater(world, self.module, self.config, state=state)
+        self.shards = updater.shards
+        if world.divides_weights:
+            ema = _average(self.module, self.config, folder, shards=self.shards)
+        self.ema = ema
         self.stepper = Stepper(task=run.task, config=self.config, world=world, updater=updater)
         self.saver = Saver(run, world, self.module, self.ema, updater)
         self.start = 0 if resume is None else int(resume["step"])
@@ -183,30 +192,41 @@ class _Training:
 
     def _validate(self, done: int, held_out: "_HeldOut") -> None:
         self.stepper.finite.flush(done)
-        noise.seed_noise(self.config.seed, noise.HELD_OUT)
         with self._evaluating() as model, torch.no_grad():
-            values = self.run.task.validate(model, held_out.batches(), step=done)
+
+            def validate() -> dict[str, float]:
+                noise.seed_noise(self.config.seed, noise.HELD_OUT)
+                return self.run.task.validate(model, held_out.batches(), step=done)
+
+            # By one process: another's part of the weights is no model.
+            divided = self.world.divides_weights
+            values = self.world.on_main(validate) if divided else validate()
         self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
         self.tracking.held_out(done, values)
 
     def _preview(self, done: int, held_out: "_HeldOut") -> None:
-        if not self.world.is_main:
-            return
-        noise.seed_noise(self.config.seed, noise.PREVIEW)
         folder = self.run.out / "previews" / f"step-{done:08d}"
-        batch = next(held_out.batches(), None)
-        if batch is None:  # every held-out sample is damaged or left out
-            return
-        with saving(folder), self._evaluating() as model, torch.no_grad():
-            folder.mkdir(parents=True, exist_ok=True)
-            pictures = self.run.task.preview(model, batch, folder)
+        pictures: list[Path] = []
+        with self._evaluating() as model, torch.no_grad(), saving(folder):
+            batch = next(held_out.batches(), None) if self.world.is_main else None
+            if batch is not None:  # else every held-out sample is damaged or left out
+                noise.seed_noise(self.config.seed, noise.PREVIEW)
+                folder.mkdir(parents=True, exist_ok=True)
+                pictures = self.run.task.preview(model, batch, folder)
         for path in pictures:
             self.tracking.say(f"preview, step {done}: {path}")
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[nn.Module]:
-        """The averaged model where there is one, else the trained one, in evaluation mode."""
-        if self.ema is not None:
+        """The averaged model where there is one, else the trained one, in evaluation mode.
+
+        Called by every process. Where the weights are divided, the main process has a whole copy
+        and the others have none to look at.
+        """
+        if self.world.divides_weights:
+            yield self._whole_copy()
+            return
+        if isinstance(self.ema, Ema):
             yield self.ema.module
             return
         self.module.eval()
@@ -214,6 +234,18 @@ class _Training:
             yield self.module
         finally:
             self.module.train()
+
+    def _whole_copy(self) -> nn.Module:
+        keep = self.world.is_main
+        if self.ema is not None:
+            weights = self.ema.weights(keep=keep)
+        else:
+            weights = whole_weights(self.module, self.shards, keep=keep)
+        if not keep:
+            return self.module
+        copy = self.run.task.build()
+        copy.load_state_dict(weights, assign=True)
+        return copy.to(self.world.device).eval()
 
     def _loader(self, source: Source) -> Loader:
         return Loader(
@@ -235,11 +267,10 @@ class _Training:
         return _HeldOut(source=source, run=self.run, world=self.world)
 
     def _greet(self, resume: dict[str, Any] | None) -> None:
-        size = sum(p.numel() for p in self.module.parameters())
         world = self.world
         where = f"{world.size} x {world.device.type}" if world.size > 1 else world.device.type
         self.tracking.say(
-            f"{self.run.task.kind}: {size:,} parameters, {where}, {world.strategy}, "
+            f"{self.run.task.kind}: {self.size:,} parameters, {where}, {world.strategy}, "
             f"{world.precision}, {self.config.batch_size} samples a step"
         )
         if resume is None:
@@ -266,10 +297,16 @@ class _HeldOut:
             yield self.run.task.prepare(to_device(arrays, self.world.device))
 
 
-def _average(module: nn.Module, config: TrainConfig, folder: Path | None) -> Ema | None:
+def _average(
+    module: nn.Module, config: TrainConfig, folder: Path | None, *, shards: Shards | None = None
+) -> Ema | DividedEma | None:
     if config.ema_decay is None:
         return None
-    ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
+    ema: Ema | DividedEma
+    if shards is None:
+        ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
+    else:
+        ema = DividedEma(module, shards, decay=config.ema_decay, every=config.ema_every)
     if folder is not None:
         ema.load(folder / WEIGHTS["ema"])
     return ema

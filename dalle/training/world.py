@@ -1,9 +1,10 @@
 """The processes of a run: one on a CPU or a GPU, or many under a launcher."""
 
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from dalle.training.settings import TrainConfig
 
 TIMEOUT = timedelta(minutes=10)
 MESSAGE_BYTES = 4096
+DIVIDING = ("zero3", "fsdp2")
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ class World:
     rank: int
     size: int
     strategy: str
-    """ "single", "ddp" or "zero" with its stage."""
+    """ "single", "ddp", "fsdp2" or "zero" with its stage."""
     precision: str
     """ "float32", "bfloat16" or "float16"."""
     control: Any
@@ -42,6 +44,11 @@ class World:
     def is_main(self) -> bool:
         """Whether this process writes files and talks."""
         return self.rank == 0
+
+    @property
+    def divides_weights(self) -> bool:
+        """Whether each process has only its part of the weights."""
+        return self.strategy in DIVIDING
 
     @property
     def device(self) -> torch.device:
@@ -121,8 +128,8 @@ def open_world(config: TrainConfig) -> World:
     Raises:
         ConfigError: what runs is not what was launched; the message says what to set.
     """
-    deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
-    _check_launch(deepspeed=deepspeed)
+    deepspeed, fsdp = _asked("ACCELERATE_USE_DEEPSPEED"), _asked("ACCELERATE_USE_FSDP")
+    _check_launch(deepspeed=deepspeed, fsdp=fsdp)
     cpu = _on_cpu(config)
     precision = _precision(config, cpu=cpu)
     if deepspeed and cpu:
@@ -132,17 +139,17 @@ def open_world(config: TrainConfig) -> World:
         group["backend"] = "gloo"
     # accelerate keeps its state for the process's life; another model may be trained after this.
     AcceleratorState._reset_state(reset_partial_state=True)
+    handlers = [
+        InitProcessGroupKwargs(**group),
+        DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+    ]
     try:
-        accelerator = Accelerator(
-            cpu=cpu and not deepspeed,
-            mixed_precision=MIXED["float32" if deepspeed else precision],
-            kwargs_handlers=[
-                InitProcessGroupKwargs(**group),
-                DistributedDataParallelKwargs(
-                    broadcast_buffers=False, gradient_as_bucket_view=True
-                ),
-            ],
-        )
+        with _unset("ACCELERATE_USE_FSDP"):  # the processes join as ever; see fsdp.py for the rest
+            accelerator = Accelerator(
+                cpu=cpu and not deepspeed,
+                mixed_precision=MIXED["float32" if deepspeed else precision],
+                kwargs_handlers=handlers,
+            )
     except (ImportError, ValueError, AssertionError) as error:
         raise ConfigError(f"the launcher's settings do not work here: {error}") from error
     check_world(accelerator.num_processes, accelerator.distributed_type, deepspeed=deepspeed)
@@ -151,7 +158,7 @@ def open_world(config: TrainConfig) -> World:
         accelerator=accelerator,
         rank=accelerator.process_index,
         size=accelerator.num_processes,
-        strategy=_strategy(accelerator),
+        strategy="fsdp2" if fsdp else _strategy(accelerator),
         precision=precision,
         control=_control_group(accelerator.num_processes),
     )
@@ -165,6 +172,16 @@ def close_world(world: World) -> None:
 
 def _asked(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("1", "true", "yes")
+
+
+@contextlib.contextmanager
+def _unset(name: str) -> Iterator[None]:
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
 
 
 def _on_cpu(config: TrainConfig) -> bool:
@@ -200,14 +217,21 @@ def _quiet_deepspeed() -> None:
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.* is deprecated")
 
 
-def _check_launch(*, deepspeed: bool) -> None:
+def _check_launch(*, deepspeed: bool, fsdp: bool) -> None:
     launched = int(os.environ.get("WORLD_SIZE", 1))
-    if _asked("ACCELERATE_USE_FSDP"):
+    if deepspeed and fsdp:
         raise ConfigError(
-            "FSDP was asked for; this version trains with DDP and DeepSpeed ZeRO 1, 2"
+            "DeepSpeed and FSDP were both asked for; unset ACCELERATE_USE_DEEPSPEED or "
+            "ACCELERATE_USE_FSDP"
         )
-    if "LOCAL_RANK" not in os.environ and (launched > 1 or deepspeed):
-        what = "DeepSpeed was asked for" if deepspeed else f"WORLD_SIZE is {launched}"
+    if fsdp and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ConfigError(
+            "FSDP's first version was asked for; set FSDP_VERSION=2 (fsdp_version: 2 in the "
+            "launcher's file)"
+        )
+    if "LOCAL_RANK" not in os.environ and (launched > 1 or deepspeed or fsdp):
+        asked = "DeepSpeed was asked for" if deepspeed else "FSDP was asked for"
+        what = asked if deepspeed or fsdp else f"WORLD_SIZE is {launched}"
         raise ConfigError(
             f"{what}, but no launcher started this process (it has no LOCAL_RANK): start it with "
             "`torchrun --nproc_per_node N` or `accelerate launch`, or unset the variable"
@@ -239,8 +263,11 @@ def check_world(seen: int, kind: DistributedType, *, deepspeed: bool) -> None:
 def _check_settings(accelerator: Accelerator, config: TrainConfig) -> None:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         stage = accelerator.state.deepspeed_plugin.zero_stage
-        if stage not in (1, 2):
-            raise ConfigError(f"ZeRO stage {stage} was asked for; this version trains with 1 and 2")
+        if stage not in (1, 2, 3):
+            raise ConfigError(
+                f"DeepSpeed was asked for with ZeRO stage {stage}; set it to 1, 2 or 3 "
+                "(ACCELERATE_DEEPSPEED_ZERO_STAGE, or zero_stage in the launcher's file)"
+            )
     parts = accelerator.num_processes * config.micro_batches
     if config.batch_size % parts:
         raise ConfigError(
