@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from dalle.data.captions import Captions, read_file
-from dalle.data.decoding import EXTENSIONS
 from dalle.data.pictures import Pictures, Tally
+from dalle.picture_files import EXTENSIONS
 
 OTHER_EXTENSIONS = frozenset({".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".jxl", ".jp2"})
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dalle.data.captions import Captions, PackedTexts
-from dalle.data.decoding import open_image
 from dalle.errors import DataError
+from dalle.picture_files import open_image
 from dalle.protocols import Sample
 
 SUPPORTED = (

@@ -167,7 +167,7 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
         optim=OptimSettings(
             lr=3e-3, warmup=100, final=0.02, betas=(0.9, 0.97), weight_decay=0.05, clip_norm=1.0
         ),
-        loop=LoopSettings(steps=5000, batch_size=32),
+        loop=LoopSettings(steps=4000, batch_size=32),
     ),
     "tiny": DalleRun(
         preset="tiny",
@@ -184,9 +184,8 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
         text=TextSettings(text_slots=40, text_vocab=4096),
         model=DalleModel(
             depth=6,
-            width=192,
-            heads=3,
-            conv_kernel=3,
+            width=256,
+            heads=4,
             dropout=0.1,
             init_gain=0.5,
             embedding_std=0.4,
@@ -196,7 +195,7 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
         optim=OptimSettings(
             lr=2e-3, warmup=100, final=0.02, betas=(0.9, 0.96), weight_decay=0.1, clip_norm=1.0
         ),
-        loop=LoopSettings(steps=1200, batch_size=32, validate_every=200, save_every=400),
+        loop=LoopSettings(steps=1500, batch_size=32, validate_every=200, save_every=400),
     ),
     "small": DalleRun(
         preset="small",

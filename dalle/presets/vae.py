@@ -170,20 +170,27 @@ VAE_PRESETS: dict[PresetName, VaeRun] = {
     "emoji": VaeRun(
         preset="emoji",
         model=VaeModel(
-            image_size=(64,), codes=512, hidden=32, blocks=1, embed_dim=64, likelihood="mse"
+            image_size=(64,),
+            codes=512,
+            downsampling=4,
+            hidden=32,
+            groups=3,
+            blocks=1,
+            embed_dim=64,
+            likelihood="mse",
         ),
         objective=VaeLearning(
-            kl_weight=0.3,
+            kl_weight=0.08,
             kl_rise=0.01,
             kl_fall=0.5,
             temperature_share=0.8,
-            balance_weight=0.005,
+            balance_weight=0.01,
             flip=False,
         ),
         optim=OptimSettings(
             lr=3e-3, warmup=100, final=0.01, betas=(0.9, 0.99), weight_decay=1e-4, clip_norm=1.0
         ),
-        loop=LoopSettings(steps=2500, batch_size=32, validate_every=250, save_every=500),
+        loop=LoopSettings(steps=3000, batch_size=32, validate_every=250, save_every=500),
     ),
     "small": VaeRun(
         preset="small",

@@ -36,7 +36,8 @@ def name_collapse(use: CodebookUse, *, kl: float, num_codes: int, num_cells: int
         return (
             f"the codebook has collapsed: {use.codes_used} of {num_codes} codes are in use "
             f"(perplexity {use.perplexity:.1f}). Set balance_weight to 0.1, in a new run or in "
-            "this one by allowing that change; for the next run also a longer warm-up, or a KL "
-            "weight from the beginning that is gone by half-way (kl_rise 0.001, kl_fall 0.5)"
+            "this one (with --allow-change balance_weight); a new run also with a longer warm-up, "
+            "or a KL weight from the beginning that is gone by half-way (kl_rise 0.001, kl_fall "
+            "0.5)"
         )
     return None

@@ -102,7 +102,7 @@ def _check_same_run(
         raise ConfigError(
             f"{run.out} holds a run with other settings:\n  {listed}\n"
             "give the settings it was started with, or another folder; to go on nevertheless, name "
-            "what may change (allow_change)"
+            "what may change (allow_change, on the command line --allow-change NAME)"
         )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from dalle.data.decoding import open_image
 from dalle.errors import DataError
+from dalle.picture_files import open_image
 
 ROWS, COLS = np.mgrid[0:48, 0:64]
 PIXELS = np.stack([COLS * 4, ROWS * 5, (COLS + ROWS) * 2], -1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Picture files to RGB pictures, under a guard: files of a data set are not to be trusted."""
+"""Picture files to RGB pictures, under a guard: no file is to be trusted."""
 
 import io
 import stat
@@ -67,13 +67,22 @@ def open_image(
                 if at_least is not None:
                     image.draft(None, (at_least, at_least))
                 image.load()
-                return _to_rgb(_upright(image))
+                return upright_rgb(image)
     except (DataError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise DataError(f"{name!r} is no JPEG, PNG, WebP or GIF") from None
     except Exception as error:  # decoders meet damaged files with errors of every kind
         raise DataError(f"{name!r} cannot be decoded: {error}") from None
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture as a viewer shows it: turned as its EXIF block says, transparent on white.
+
+    Raises:
+        DataError: its pixels are numbers of unknown range.
+    """
+    return _to_rgb(_upright(image))
 
 
 def _read(path: Path, name: str, max_bytes: int) -> bytes:
