@@ -30,7 +30,8 @@ from dalle.training.state import TRAINING, Run, Saver, find_resume
 from dalle.training.step import Stepper, StepResult, to_device
 from dalle.training.tracking import Tracking
 from dalle.training.update import build_updater
-from dalle.training.world import World, close_world, open_world
+from dalle.training.watch import SLOW_SECONDS, STEP_SECONDS, Watch, forget_processes
+from dalle.training.world import World, close_world, lost_others, open_world
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -90,8 +91,9 @@ def train(
         stack.callback(close_world, world)
         world.on_main(lambda: _take_folder(run.out, stack))
         stop = stack.enter_context(StopRequest())
-        stack.enter_context(_plain_words(config))
-        training = _Training(run, world, stop, allow_change=allow_change)
+        watch = stack.enter_context(Watch(run.out, rank=world.rank, size=world.size))
+        stack.enter_context(_plain_words(config, world))
+        training = _Training(run, world, stop, watch, allow_change=allow_change)
         stack.callback(training.tracking.close)
         return training.go(train_source, held_out_source)
 
@@ -100,9 +102,16 @@ class _Training:
     """One process's part of a run, from its start or from a checkpoint on."""
 
     def __init__(
-        self, run: Run, world: World, stop: StopRequest, *, allow_change: tuple[str, ...]
+        self,
+        run: Run,
+        world: World,
+        stop: StopRequest,
+        watch: Watch,
+        *,
+        allow_change: tuple[str, ...],
     ) -> None:
-        self.run, self.world, self.stop, self.config = run, world, stop, run.config
+        self.run, self.world, self.stop, self.watch = run, world, stop, watch
+        self.config = run.config
         noise.seed_noise(self.config.seed, noise.INIT)
         self.module = run.task.build()
         model = to_json(self.module.config)
@@ -143,6 +152,8 @@ class _Training:
         held_out = self._held_out_batches(held_out_source)
         batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
         for step in range(self.start, self.config.steps):
+            slow = step == self.start  # the first one compiles, and starts what reads the data
+            self.watch.at(f"step {step + 1}", limit=SLOW_SECONDS if slow else STEP_SECONDS)
             result = self.stepper.run(
                 next(batches),
                 step=step,
@@ -171,12 +182,15 @@ class _Training:
             self._log(done, result)
         if held_out is not None:
             if config.validate_samples and (last or _due(done, config.validate_every)):
+                self.watch.at(f"held-out data after step {done}", limit=SLOW_SECONDS)
                 self._validate(done, held_out)
             if config.preview_every and (last or _due(done, config.preview_every)):
+                self.watch.at(f"preview after step {done}", limit=SLOW_SECONDS)
                 self._preview(done, held_out)
         alone = self.world.size == 1 and self.stop.signal is not None
         stopping = (result.stop or alone) and not last
         if last or stopping or _due(done, config.save_every):
+            self.watch.at(f"saving step {done}", limit=SLOW_SECONDS)
             self.stepper.finite.flush(done)
             self.saver.save(done, held_out=self.held_out)
         if stopping:
@@ -315,6 +329,7 @@ def _average(
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
     stack.enter_context(FolderLock(out))
     sweep(out)
+    forget_processes(out)
 
 
 def _due(done: int, every: int) -> bool:
@@ -322,7 +337,7 @@ def _due(done: int, every: int) -> bool:
 
 
 @contextlib.contextmanager
-def _plain_words(config: TrainConfig) -> Iterator[None]:
+def _plain_words(config: TrainConfig, world: World) -> Iterator[None]:
     """Errors of torch that a user can do something about, in a sentence."""
     try:
         yield
@@ -334,6 +349,8 @@ def _plain_words(config: TrainConfig) -> Iterator[None]:
                 "again, with fewer num_workers if memory was short"
             ) from error
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            if lost_others(error):
+                raise world.lost(error) from error
             raise
         reason = text.splitlines()[0] if text else "no memory left"
         raise OutOfMemoryError(

@@ -68,7 +68,9 @@ class Fsdp2Shards:
     def join(self, parameter: nn.Parameter, part: Tensor) -> Tensor:
         """Gathered on the devices, where the processes meet."""
         assert isinstance(part, DTensor)
-        return part.to(self._device).full_tensor()
+        moved: Any = part.to(self._device)
+        whole: Tensor = moved.full_tensor()
+        return whole
 
 
 class Zero3Shards:

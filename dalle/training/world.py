@@ -116,10 +116,20 @@ class World:
         try:
             call()
         except RuntimeError as error:
-            raise RankError(
-                f"process {self.rank} of {self.size} lost the others ({error}); see their logs, "
-                "then run the same command again"
-            ) from None
+            raise self.lost(error) from None
+
+    def lost(self, error: RuntimeError) -> RankError:
+        """What to say when the processes cannot reach one another any more."""
+        reason = str(error).splitlines()[0]
+        return RankError(
+            f"process {self.rank} of {self.size} lost the others ({reason}); see the logs of all "
+            "in the run's folder, then run the same command again"
+        )
+
+
+def lost_others(error: RuntimeError) -> bool:
+    """Whether torch says that another process is gone, or does not answer."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def open_world(config: TrainConfig) -> World:
