@@ -67,8 +67,10 @@ class Fsdp2Shards:
 
     def join(self, parameter: nn.Parameter, part: Tensor) -> Tensor:
         """Gathered on the devices, where the processes meet."""
-        assert isinstance(part, DTensor)
-        return part.to(self._device).full_tensor()
+        on_device = part.to(self._device)
+        assert isinstance(on_device, DTensor)
+        whole: Tensor = on_device.full_tensor()
+        return whole
 
 
 class Zero3Shards:
