@@ -13,6 +13,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 FREE = frozenset(
     {
         "micro_batches",
+        "recompute",
         "num_workers",
         "device",
         "tracker",
@@ -39,6 +40,9 @@ class TrainConfig:
     micro_batches: int = 1
     """Parts of one process's share of a batch that go through the model one after another;
     more of them need less memory."""
+    recompute: bool = False
+    """Whether a transformer's layers forget what they computed until it is needed, and compute it
+    again then: much less memory for about a third more time. A discrete VAE has no such layers."""
     seed: int = 0
     precision: Precision = "auto"
     """auto: bfloat16 on GPUs that have it, float32 elsewhere."""

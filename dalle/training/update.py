@@ -6,6 +6,7 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dalle.training.recompute import recompute_layers
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
 from dalle.training.torch_update import TorchUpdater
@@ -40,9 +41,12 @@ def build_updater(
     """The updater of the strategy in force, its state taken from the folder `state` if given.
 
     Raises:
-        ConfigError: the strategy that was asked for is not the one that came about.
+        ConfigError: the strategy that was asked for is not the one that came about, or there is
+            nothing to recompute.
         CheckpointError: the state is of another model.
     """
+    if config.recompute:  # before anything is hooked to the layers
+        recompute_layers(module)
     if world.strategy.startswith("zero"):
         return ZeroUpdater(world, module, config, state=state)
     return TorchUpdater(world, module, config, state=state)

@@ -3,6 +3,7 @@
 1 divides the moments, 2 the gradients too, 3 the weights too.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,11 @@ class ZeroUpdater:
     ) -> None:
         self._world, self._module = world, module
         _set_engine(world, config)
+        outputs = _Outputs()
+        if world.divides_weights:  # before DeepSpeed's own hook, which looks for tensors there
+            module.register_forward_hook(outputs.take_apart)
         self.model, _ = world.accelerator.prepare(module, build_optimizer(module, config.optim))
+        self.model.register_forward_hook(outputs.put_together)
         self._engine: Any = self.model
         _check_engine(self._engine, world)
         self.shards = Undivided()
@@ -98,6 +103,24 @@ class ZeroUpdater:
             else:
                 whole = saved.tensor.to(self._world.device)
                 safe_set_full_optimizer_state(parameter, whole, saved.key)
+
+
+class _Outputs:
+    """A model's dataclass on its way through DeepSpeed's stage 3, which looks into dicts only."""
+
+    def __init__(self) -> None:
+        self._kind: type | None = None
+
+    def take_apart(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        """To a dict, inside the engine."""
+        self._kind = type(output) if dataclasses.is_dataclass(output) else None
+        if self._kind is None:
+            return output
+        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+
+    def put_together(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        """Back again, outside of it."""
+        return output if self._kind is None else self._kind(**output)
 
 
 def _set_engine(world: World, config: TrainConfig) -> None:
