@@ -5,7 +5,6 @@ are read all the same.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,8 +30,9 @@ def fully_sharded(module: nn.Module, world: World) -> nn.Module:
     # Before fully_shard's own hook, which is to find the tensors in the output.
     module.register_forward_hook(_make_output_known)
     mesh = init_device_mesh(world.device.type, (world.size,))
-    offload = os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() in ("1", "true")
-    policy = CPUOffloadPolicy() if offload else OffloadPolicy()
+    policy = OffloadPolicy()
+    if world.offload:
+        policy = CPUOffloadPolicy(pin_memory=world.device.type == "cuda")
     for layer in layers(module):
         fully_shard(layer, mesh=mesh, offload_policy=policy)
     fully_shard(module, mesh=mesh, offload_policy=policy)

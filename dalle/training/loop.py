@@ -13,25 +13,26 @@ import torch
 from torch import nn
 
 from dalle.checkpoint.load import WEIGHTS
-from dalle.checkpoint.manifest import saving
 from dalle.checkpoint.steps import best_step, step_folder, sweep
 from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
-from dalle.data.loader import Loader, fixed_batches
+from dalle.data.loader import Loader
 from dalle.errors import DataError, Interrupted, OutOfMemoryError
-from dalle.protocols import Batch, Source, Task
+from dalle.protocols import Source, Task
 from dalle.training import noise
 from dalle.training.ema import DividedEma, Ema
+from dalle.training.held_out import EvaluatedModel, HeldOut
+from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
 from dalle.training.settings import TrainConfig
-from dalle.training.shards import Shards, whole_weights
+from dalle.training.shards import Shards
 from dalle.training.signals import StopRequest, stop_with_launcher
 from dalle.training.state import TRAINING, Run, Saver, find_resume
-from dalle.training.step import Stepper, StepResult, to_device
+from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
 from dalle.training.update import build_updater
 from dalle.training.watch import SLOW_SECONDS, STEP_SECONDS, Watch, forget_processes
-from dalle.training.world import World, close_world, lost_others, open_world
+from dalle.training.world import World, lost_others
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -149,7 +150,7 @@ class _Training:
     def go(self, train_source: Source, held_out_source: Source | None) -> TrainResult:
         """Do the steps that are left."""
         began = time.monotonic()
-        held_out = self._held_out_batches(held_out_source)
+        held_out = self._held_out(held_out_source)
         batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
         for step in range(self.start, self.config.steps):
             slow = step == self.start  # the first one compiles, and starts what reads the data
@@ -172,7 +173,7 @@ class _Training:
             seconds=time.monotonic() - began,
         )
 
-    def _after(self, done: int, result: StepResult, held_out: "_HeldOut | None") -> None:
+    def _after(self, done: int, result: StepResult, held_out: HeldOut | None) -> None:
         """Average, log, look at held-out data and save, as it is due after update `done`."""
         if self.ema is not None:
             self.ema.update(step=done)
@@ -204,62 +205,15 @@ class _Training:
         self.metrics = values
         self.tracking.log(done, values)
 
-    def _validate(self, done: int, held_out: "_HeldOut") -> None:
+    def _validate(self, done: int, held_out: HeldOut) -> None:
         self.stepper.finite.flush(done)
-        with self._evaluating() as model, torch.no_grad():
-
-            def validate() -> dict[str, float]:
-                noise.seed_noise(self.config.seed, noise.HELD_OUT)
-                return self.run.task.validate(model, held_out.batches(), step=done)
-
-            # By one process: another's part of the weights is no model.
-            divided = self.world.divides_weights
-            values = self.world.on_main(validate) if divided else validate()
+        values = held_out.validate(done)
         self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
         self.tracking.held_out(done, values)
 
-    def _preview(self, done: int, held_out: "_HeldOut") -> None:
-        folder = self.run.out / "previews" / f"step-{done:08d}"
-        pictures: list[Path] = []
-        with self._evaluating() as model, torch.no_grad(), saving(folder):
-            batch = next(held_out.batches(), None) if self.world.is_main else None
-            if batch is not None:  # else every held-out sample is damaged or left out
-                noise.seed_noise(self.config.seed, noise.PREVIEW)
-                folder.mkdir(parents=True, exist_ok=True)
-                pictures = self.run.task.preview(model, batch, folder)
-        for path in pictures:
+    def _preview(self, done: int, held_out: HeldOut) -> None:
+        for path in held_out.preview(done):
             self.tracking.say(f"preview, step {done}: {path}")
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[nn.Module]:
-        """The averaged model where there is one, else the trained one, in evaluation mode.
-
-        Called by every process. Where the weights are divided, the main process has a whole copy
-        and the others have none to look at.
-        """
-        if self.world.divides_weights:
-            yield self._whole_copy()
-            return
-        if isinstance(self.ema, Ema):
-            yield self.ema.module
-            return
-        self.module.eval()
-        try:
-            yield self.module
-        finally:
-            self.module.train()
-
-    def _whole_copy(self) -> nn.Module:
-        keep = self.world.is_main
-        if self.ema is not None:
-            weights = self.ema.weights(keep=keep)
-        else:
-            weights = whole_weights(self.module, self.shards, keep=keep)
-        if not keep:
-            return self.module
-        copy = self.run.task.build()
-        copy.load_state_dict(weights, assign=True)
-        return copy.to(self.world.device).eval()
 
     def _loader(self, source: Source) -> Loader:
         return Loader(
@@ -275,16 +229,24 @@ class _Training:
             bad_samples=self.run.out / "bad_samples.jsonl",
         )
 
-    def _held_out_batches(self, source: Source | None) -> "_HeldOut | None":
+    def _held_out(self, source: Source | None) -> HeldOut | None:
         if source is None or len(source) == 0:
             return None
-        return _HeldOut(source=source, run=self.run, world=self.world)
+        model = EvaluatedModel(
+            task=self.run.task,
+            world=self.world,
+            module=self.module,
+            ema=self.ema,
+            shards=self.shards,
+        )
+        return HeldOut(source=source, run=self.run, world=self.world, model=model)
 
     def _greet(self, resume: dict[str, Any] | None) -> None:
         world = self.world
         where = f"{world.size} x {world.device.type}" if world.size > 1 else world.device.type
+        strategy = f"{world.strategy} with CPU offload" if world.offload else world.strategy
         self.tracking.say(
-            f"{self.run.task.kind}: {self.size:,} parameters, {where}, {world.strategy}, "
+            f"{self.run.task.kind}: {self.size:,} parameters, {where}, {strategy}, "
             f"{world.precision}, {self.config.batch_size} samples a step"
         )
         if resume is None:
@@ -292,23 +254,6 @@ class _Training:
         for line in resume["skipped"]:
             log.warning("%s", line)
         self.tracking.say(f"going on from step {self.start} of {self.config.steps}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _HeldOut:
-    """Held-out samples, the same ones every time, on every process."""
-
-    source: Source
-    run: Run
-    world: World
-
-    def batches(self) -> Iterator[Batch]:
-        config = self.run.config
-        size = config.batch_size // (self.world.size * config.micro_batches)
-        read = functools.partial(self.run.task.read, train=False)
-        count = max(config.validate_samples, 1)
-        for arrays in fixed_batches(self.source, read, count=count, batch_size=size):
-            yield self.run.task.prepare(to_device(arrays, self.world.device))
 
 
 def _average(

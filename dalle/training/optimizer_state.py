@@ -77,11 +77,9 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
             for full_name in file.keys():  # noqa: SIM118
                 key, _, name = full_name.partition("/")
                 tensor = file.get_tensor(full_name)
-                fits = name in parameters and tensor.shape in (
-                    shape_of(parameters[name]),
-                    torch.Size([]),
-                )
-                if not fits:
+                shape = shape_of(parameters[name]) if name in parameters else None
+                wanted = torch.Size([]) if key == STEP else shape
+                if shape is None or tensor.shape != wanted:
                     raise CheckpointError(f"{path}: {full_name!r} is of another model")
                 # A copy: what lies in the file's bytes may lie at any address.
                 yield Saved(key=key, name=name, tensor=tensor.clone())

@@ -67,9 +67,9 @@ class Fsdp2Shards:
 
     def join(self, parameter: nn.Parameter, part: Tensor) -> Tensor:
         """Gathered on the devices, where the processes meet."""
-        assert isinstance(part, DTensor)
-        moved: Any = part.to(self._device)
-        whole: Tensor = moved.full_tensor()
+        on_device = part.to(self._device)
+        assert isinstance(on_device, DTensor)
+        whole: Tensor = on_device.full_tensor()
         return whole
 
 

@@ -203,6 +203,7 @@ class Saver:
             "global_batch": config.batch_size,
             "world": self._world.size,
             "strategy": self._world.strategy,
+            "offload": self._world.offload,
             "precision": self._world.precision,
             "held_out": held_out and {k: v for k, v in held_out.items() if math.isfinite(v)},
             "train": to_json(config),

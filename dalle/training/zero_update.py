@@ -143,12 +143,17 @@ def _set_engine(world: World, config: TrainConfig) -> None:
 def _check_engine(engine: Any, world: World) -> None:
     """Refuse to train when the engine does not do what was asked for."""
     stage = getattr(engine, "zero_optimization_stage", lambda: 0)()
-    if f"zero{stage}" != world.strategy or engine.dp_world_size != world.size:
+    size, offload = getattr(engine, "dp_world_size", 1), bool(engine.zero_cpu_offload())
+    if (f"zero{stage}", size, offload) != (world.strategy, world.size, world.offload):
         raise ConfigError(
-            f"{world.strategy} over {world.size} processes was asked for, but ZeRO {stage} over "
-            f"{getattr(engine, 'dp_world_size', 1)} is in force; take one of the files of "
+            f"{world.strategy} over {world.size} processes {_where(world.offload)} was asked for, "
+            f"but ZeRO {stage} over {size} {_where(offload)} is in force; take one of the files of "
             "`dalle launch-config` as it is"
         )
+
+
+def _where(offload: bool) -> str:
+    return "with CPU offload" if offload else "without offload"
 
 
 def _begin_states(optimizer: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Two processes on the CPU, under torchrun: DDP, and ZeRO 2 through accelerate."""
+"""Two processes on the CPU: every strategy trains as one process does, and goes on after a kill."""
 
 import contextlib
 import json
@@ -17,30 +17,119 @@ from safetensors.torch import load_file
 
 from dalle import checkpoint
 from dalle.checkpoint import load, steps
+from dalle.training import tracking
 from tests.toys import ToyConfig
-from tests.training.toy_process import curve, finish
+from tests.training.toy_group import ASKED_FOR, ToyGroup, finish_together
+from tests.training.toy_process import curve
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
 SCRIPT = Path(__file__).parent / "train_toy.py"
-ZERO = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
-SHORT = {"steps": 24, "save_every": 5, "validate_every": 12}
+SHORT = {"steps": 14, "save_every": 5, "validate_every": 6, "preview_every": 6}
+TOGETHER = [strategy for strategy in ASKED_FOR if strategy != "single"]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """The last checkpoint's weights, averages and moments, however many files they are in."""
+    folder = checkpoint.latest_whole(out)
+    paths = [*folder.glob("*.safetensors"), *folder.glob("training/*.safetensors")]
+    found: dict[str, torch.Tensor] = {}
+    for path in paths:
+        prefix = path.stem if path.parent == folder else "training"
+        found |= {f"{prefix}/{name}": tensor for name, tensor in load_file(path).items()}
+    return found
+
+
+def assert_same(out: Path, expected: Path) -> None:
+    """The same curve and the same state, bit for bit."""
+    assert curve(out) == curve(expected)
+    found, wanted = weights(out), weights(expected)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def assert_close(out: Path, expected: Path) -> None:
+    """The same curve and the same state, but for rounding."""
+    for one, other in zip(curve(out), curve(expected), strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6)
+    found, wanted = weights(out), weights(expected)
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def kill_at(step: int, out: Path, **options: Any) -> None:
+    """Start and, when `step` is done and something saved, kill all processes at once."""
+    group = ToyGroup(out, task={"slow_at": step}, **{**SHORT, **options})
+    group.wait_for(f'"step": {step},', out / tracking.METRICS)
+    assert set(group.kill()) == {-signal.SIGKILL}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process with two micro-batches: what two processes must come to."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    finish_together(out, strategy="single", size=1, micro_batches=2, **SHORT)
+    return out
+
+
+@pytest.mark.parametrize("strategy", TOGETHER)
+def test_two_processes_train_like_one_and_go_on_after_a_kill(
+    tmp_path: Path, alone: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    said = finish_together(unbroken, strategy=strategy, **SHORT)
+    assert f"2 x cpu, {strategy}, float32" in said
+    assert_close(unbroken, alone)
+    assert (unbroken / "previews" / "step-00000012" / "toy.png").is_file()
+    folder = checkpoint.latest_whole(unbroken)
+    assert steps.read_run(folder)["strategy"] == strategy
+    assert {path.suffix for path in folder.rglob("*.*") if path.is_file()} == {
+        ".json",
+        ".safetensors",
+    }
+    monkeypatch.setitem(load.KINDS, "dvae", ("tests.toys", "ToyConfig", "Toy"))
+    assert checkpoint.load_folder(unbroken).config == ToyConfig(width=8, depth=1, dropout=0.2)
+
+    kill_at(8, broken, strategy=strategy)
+    assert [path.name for path in steps.list_steps(broken)] == ["step-00000005"]
+    assert "going on from step 5" in finish_together(broken, strategy=strategy, **SHORT)
+    assert_same(broken, unbroken)
+
+
+def test_a_run_goes_on_under_another_strategy_with_another_number(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    legs = [("zero3", 2, False), ("fsdp2", 3, False), ("single", 1, False), ("zero2", 3, True)]
+    out, expected = tmp_path / "run", tmp_path / "expected"
+    options = {"batch_size": 12, "steps": 18, "save_every": 4, "validate_every": 6}
+    finish_together(expected, strategy="single", size=1, micro_batches=6, **options)
+    for number, (strategy, size, offload) in enumerate(legs):
+        leg = {"strategy": strategy, "size": size, "micro_batches": 6 // size, "offload": offload}
+        if number < len(legs) - 1:
+            kill_at(4 * number + 6, out, **options, **leg)
+        else:
+            finish_together(out, **options, **leg)
+        assert steps.read_run(steps.list_steps(out)[-1])["world"] == size
+    assert_close(out, expected)
 
 
 class Launched:
     """torchrun with two processes of the toy; all of them are gone when the block ends."""
 
-    def __init__(self, *outs: Path, environment: dict[str, str], **changes: Any) -> None:
+    def __init__(self, out: Path, **changes: Any) -> None:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
-        self._log = outs[0].with_name(f"{outs[0].name}.log")
+        self._log = out.with_name(f"{out.name}.log")
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
                     *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"),
-                    *(str(SCRIPT), ",".join(map(str, outs)), json.dumps(SHORT | changes)),
+                    *(str(SCRIPT), str(out), json.dumps(SHORT | changes)),
                 ],
-                env=clean | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} | environment,
+                env=clean | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
                 stdout=log,
                 stderr=log,
             )
@@ -49,7 +138,7 @@ class Launched:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process in (*self.workers, self.process.pid):
+        for process in (*self._workers, self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self.process.wait()
@@ -68,7 +157,7 @@ class Launched:
             time.sleep(0.005)
 
     @property
-    def workers(self) -> list[int]:
+    def _workers(self) -> list[int]:
         launcher = self.process.pid
         try:
             children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
@@ -77,65 +166,10 @@ class Launched:
         return [int(child) for child in children.split()]
 
 
-def weights(out: Path, *parts: str) -> dict[str, torch.Tensor]:
-    folder = checkpoint.latest_whole(out)
-    return {
-        f"{part}/{name}": tensor
-        for part in parts
-        for name, tensor in load_file(folder / f"{part}.safetensors").items()
-    }
-
-
-def assert_close(left: Path, right: Path) -> None:
-    """The same curve and the same weights, but for rounding."""
-    for one, other in zip(curve(left), curve(right), strict=True):
-        assert one.keys() == other.keys()
-        for name in one:
-            assert other[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6)
-    expected, found = weights(left, "model", "ema"), weights(right, "model", "ema")
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One process with two micro-batches: what two processes must come to."""
-    out = tmp_path_factory.mktemp("alone") / "run"
-    finish(out, micro_batches=2, **SHORT)
-    return out
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
-def test_two_processes_train_like_one_and_go_on_after_a_kill(
-    tmp_path: Path, alone: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = ZERO if strategy == "zero2" else {"ACCELERATE_USE_CPU": "true"}
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    # One launch for two runs, since starting takes longest: all of one, a part of the other.
-    with Launched(unbroken, broken, environment=environment) as first:
-        first.wait_until(lambda: len(steps.list_steps(broken)) >= 2)
-        for worker in first.workers:
-            os.kill(worker, signal.SIGKILL)
-        assert first.wait() != 0
-    assert f"2 x cpu, {strategy}, float32" in first.said
-    assert first.said.count("finished at step 24") == 2
-    assert_close(alone, unbroken)
-    assert steps.read_run(checkpoint.latest_whole(unbroken))["world"] == 2
-    monkeypatch.setitem(load.KINDS, "dvae", ("tests.toys", "ToyConfig", "Toy"))
-    assert checkpoint.load_folder(unbroken).config == ToyConfig(width=8, dropout=0.2)
-
-    with Launched(broken, environment=environment) as second:
-        assert second.wait() == 0, second.said
-    assert "going on from step" in second.said
-    assert curve(broken) == curve(unbroken)
-    expected, found = weights(unbroken, "model", "ema"), weights(broken, "model", "ema")
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
-
-
 def test_a_signal_to_the_launcher_saves_on_all_processes(tmp_path: Path) -> None:
     out = tmp_path / "run"
     # Without ACCELERATE_USE_CPU, as whoever has no GPU would start it.
-    with Launched(out, environment={}, steps=100_000, save_every=100_000) as run:
+    with Launched(out, steps=100_000, save_every=100_000) as run:
         run.wait_until(lambda: "step 1/" in run.said)
         run.process.send_signal(signal.SIGTERM)
         assert run.wait() != 0
