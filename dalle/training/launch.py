@@ -39,7 +39,13 @@ def open_world(config: TrainConfig) -> World:
     AcceleratorState._reset_state(reset_partial_state=True)
     handlers = [
         InitProcessGroupKwargs(**group),
-        DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        DistributedDataParallelKwargs(
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            # Not for unused parameters, of which there are none: with it DDP does not divide the
+            # gradients anew after the first step, to which what compression keeps would not fit.
+            find_unused_parameters=config.powersgd_rank is not None,
+        ),
     ]
     try:
         with _unset("ACCELERATE_USE_FSDP"):  # the processes join as ever; see fsdp.py for the rest
@@ -120,6 +126,7 @@ def _ignore_warnings_of_others() -> None:
         ".*all_gather_into_tensor.* is deprecated",
         ".*reduce_scatter_tensor.* is deprecated",
         "`broadcast_buffers` is deprecated",
+        "find_unused_parameters=True was specified",
     ):
         warnings.filterwarnings("ignore", message=message)
 

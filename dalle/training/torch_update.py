@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from dalle.errors import NonFiniteError
+from dalle.training.compression import PowerSgd
 from dalle.training.fsdp import fully_sharded
 from dalle.training.optim import build_optimizer, set_lr
 from dalle.training.optimizer_state import (
@@ -46,9 +48,14 @@ class TorchUpdater:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._optimizer = build_optimizer(module, config.optim)
         self._scaler = world.accelerator.scaler
+        self._compression = None
+        if config.powersgd_rank is not None and isinstance(self.model, DistributedDataParallel):
+            self._compression = PowerSgd(self.model, world, config)
         if state is not None:
             load_optimizer(module, self._optimizer, state, self.shards)
             load_scaler(state, self._scaler)
+            if self._compression is not None:
+                self._compression.load(state)
 
     def backward(self, loss: Float[Tensor, ""], *, last: bool) -> None:
         """Gradients are averaged over the processes, so sums grow by their number.
@@ -72,6 +79,8 @@ class TorchUpdater:
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
+        if self._compression is not None and not bool(norm.isfinite()):
+            self._compression.forget()
         if self._clip is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip, norm, foreach=True)
         set_lr(self._optimizer, lr)
@@ -94,3 +103,5 @@ class TorchUpdater:
         write_state(folder, self._world, state_of(self._module, self._optimizer, self.shards))
         if self._world.is_main:
             write_scaler(folder, self._scaler)
+        if self._compression is not None:
+            self._compression.save(folder)

@@ -6,6 +6,7 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dalle.training.compression import check_compression
 from dalle.training.recompute import recompute_layers
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
@@ -41,10 +42,11 @@ def build_updater(
     """The updater of the strategy in force, its state taken from the folder `state` if given.
 
     Raises:
-        ConfigError: the strategy that was asked for is not the one that came about, or there is
-            nothing to recompute.
+        ConfigError: the strategy that was asked for is not the one that came about, there is
+            nothing to recompute, or nothing that can be compressed.
         CheckpointError: the state is of another model.
     """
+    check_compression(world, config)
     if config.recompute:  # before anything is hooked to the layers
         recompute_layers(module)
     if world.strategy.startswith("zero"):
