@@ -41,25 +41,35 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train("vae", tmp_path_factory.mktemp("vae") / "run", strategy="single", size=1)
 
 
-@pytest.mark.parametrize("kind", ["vae", "dalle", "clip"])
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, vae: Path) -> dict[str, Path]:
+    """Each kind, trained by one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {
+        kind: train(
+            kind,
+            folder / kind,
+            *("--micro-batches", ONE_BY_ONE[kind]),
+            *(("--vae", str(vae)) if kind == "dalle" else ()),
+            strategy="single",
+            size=1,
+        )
+        for kind in ONE_BY_ONE
+    }
+
+
+@pytest.mark.parametrize("kind", ONE_BY_ONE)
 @pytest.mark.parametrize("strategy", ["ddp", "zero3", "fsdp2"])
 def test_losses_and_weights_are_those_of_one_process(
-    tmp_path: Path, vae: Path, kind: str, strategy: str
+    tmp_path: Path, vae: Path, alone: dict[str, Path], kind: str, strategy: str
 ) -> None:
     more = ("--vae", str(vae)) if kind == "dalle" else ()
-    alone = train(
-        kind,
-        tmp_path / "alone",
-        *("--micro-batches", ONE_BY_ONE[kind], *more),
-        strategy="single",
-        size=1,
-    )
     out = train(kind, tmp_path / "together", *more, strategy=strategy)
-    for one, other in zip(curve(out), curve(alone), strict=True):
+    for one, other in zip(curve(out), curve(alone[kind]), strict=True):
         both = [{k: v for k, v in line.items() if k not in AT_ONCE} for line in (one, other)]
         assert both[0] == pytest.approx(both[1], rel=1e-4, abs=1e-5)
     # As one: Adam makes steps of the rounding of gradients that are 0, as that of the keys' bias.
-    found, expected = all_weights(out), all_weights(alone)
+    found, expected = all_weights(out), all_weights(alone[kind])
     assert (found - expected).norm() < 1e-3 * expected.norm()
     pictures = {path.name for path in (out / "previews").rglob("*.png")}
-    assert pictures == {path.name for path in (alone / "previews").rglob("*.png")} != set()
+    assert pictures == {path.name for path in (alone[kind] / "previews").rglob("*.png")} != set()

@@ -1,6 +1,7 @@
 """Processes that train the toy together, as a launcher would have started them."""
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -10,32 +11,30 @@ from typing import Any
 
 import torch
 
+from dalle.training import tracking
 from tests.training.toy_process import CONTEXT
 from tests.training.train_toy import train_toy
 
 SECONDS = 120
-ASKED_FOR: dict[str, dict[str, str]] = {
+ZERO = {
+    stage: {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage)}
+    for stage in (1, 2, 3)
+}
+OPTIMIZER_ON_HOST = {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}
+WEIGHTS_ON_HOST = {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu"}
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+ENVIRONMENTS: dict[str, dict[str, str]] = {
     "single": {},
     "ddp": {"ACCELERATE_USE_CPU": "true"},
-    **{
-        f"zero{stage}": {
-            "ACCELERATE_USE_DEEPSPEED": "true",
-            "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage),
-        }
-        for stage in (1, 2, 3)
-    },
-    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "zero1": ZERO[1],
+    "zero2": ZERO[2],
+    "zero2-offload": ZERO[2] | OPTIMIZER_ON_HOST,
+    "zero3": ZERO[3],
+    "zero3-offload": ZERO[3] | OPTIMIZER_ON_HOST | WEIGHTS_ON_HOST,
+    "fsdp2": FSDP2,
+    "fsdp2-offload": FSDP2 | {"FSDP_OFFLOAD_PARAMS": "true"},
 }
-"""What a launcher sets in the environment for each strategy."""
-OFFLOADED: dict[str, dict[str, str]] = {
-    "zero2": {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
-    "zero3": {
-        "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu",
-        "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu",
-    },
-    "fsdp2": {"FSDP_OFFLOAD_PARAMS": "true"},
-}
-"""And for those that can keep on the host what the device has no room for."""
+"""What `accelerate launch` sets for each launcher file, as far as it counts, and for none."""
 
 
 class Group:
@@ -48,13 +47,11 @@ class Group:
         log: Path,
         strategy: str,
         size: int = 2,
-        offload: bool = False,
     ) -> None:
         self._log = log
         self._log.unlink(missing_ok=True)
         environment = {
-            **ASKED_FOR[strategy],
-            **(OFFLOADED[strategy] if offload else {}),
+            **ENVIRONMENTS[strategy],
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "WORLD_SIZE": str(size),
@@ -107,15 +104,12 @@ class ToyGroup(Group):
         *,
         strategy: str,
         size: int = 2,
-        offload: bool = False,
         task: dict[str, Any] | None = None,
         **changes: Any,
     ) -> None:
         log = out.with_name(f"{out.name}.log")
         arguments = (str(out), changes, task or {})
-        super().__init__(
-            train_toy, *arguments, log=log, strategy=strategy, size=size, offload=offload
-        )
+        super().__init__(train_toy, *arguments, log=log, strategy=strategy, size=size)
 
 
 def finish_together(out: Path, **options: Any) -> str:
@@ -123,6 +117,13 @@ def finish_together(out: Path, **options: Any) -> str:
     group = ToyGroup(out, **options)
     assert set(group.wait()) == {0}, group.said
     return group.said
+
+
+def kill_after(step: int, out: Path, **options: Any) -> None:
+    """Start, and kill all processes at once when that many steps are done."""
+    group = ToyGroup(out, task={"slow_at": step}, **options)
+    group.wait_for(f'"step": {step},', out / tracking.METRICS)
+    assert set(group.kill()) == {-signal.SIGKILL}, group.said
 
 
 def _free_port() -> int:
