@@ -19,7 +19,7 @@ demo: $(READY)
 	$(RUN) -m dalle demo
 
 check: lint types
-	$(RUN) -m pytest -q -m "not slow and not distributed"
+	$(RUN) -m pytest -q -m "not slow and not distributed and not proof"
 
 lint: $(READY)
 	$(RUN) -m ruff check .
@@ -32,8 +32,10 @@ types: $(READY)
 test: lint types
 	$(RUN) -m pytest -q
 
-# What takes hours: for now the tests and a whole demo.
-proof: test demo
+# What takes hours: the tests, every way of resuming under every strategy, and a whole demo.
+proof: test
+	$(RUN) -m pytest -q -m proof
+	$(RUN) -m dalle demo
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -62,7 +62,8 @@ def test_a_saved_model_loads_with_the_same_weights_and_config(tmp_path: Path) ->
         assert torch.equal(loaded.module.state_dict()[name], tensor)
     assert all(p.requires_grad for p in loaded.module.parameters())
     x, kind = torch.ones(1, 3), torch.tensor([1])
-    assert torch.equal(loaded.module(x, kind), original.eval()(x, kind))  # the buffer is real too
+    # The buffer is real too.
+    assert torch.equal(loaded.module(x, kind).value, original.eval()(x, kind).value)
 
 
 def test_loaded_tensors_are_aligned_as_fresh_ones_are(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dalle.protocols import Batch, EncodedSample, Loss, Sample
 
@@ -25,6 +26,13 @@ class ToyConfig:
     dropout: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class ToyOutput:
+    """As the models return theirs: in a dataclass without a `__dict__`."""
+
+    value: Tensor
+
+
 class Toy(nn.Module):
     """Embedding, matrix, gain: one parameter of each sort, and a buffer that is not saved."""
 
@@ -36,16 +44,22 @@ class Toy(nn.Module):
         self.first = nn.Linear(config.inputs, config.width)
         self.norm = nn.LayerNorm(config.width)
         self.kind = nn.Embedding(2, config.width)
-        self.deep = nn.ModuleList(nn.Linear(1, 1) for _ in range(config.depth))
+        self.deep = nn.ModuleList(
+            nn.Linear(config.width, config.width) for _ in range(config.depth)
+        )
         self.drop = nn.Dropout(config.dropout)
         self.last = nn.Linear(config.width, 1)
         self.register_buffer("ramp", torch.arange(float(config.width)), persistent=False)
 
-    def forward(self, x: Tensor, kind: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kind: Tensor) -> ToyOutput:
         """Predict one number per row of `x`."""
         hidden = self.norm(self.first(x) + self.kind(kind)) + 0.01 * self.ramp
-        result: Tensor = self.last(self.drop(hidden.tanh())).squeeze(-1)
-        return result
+        for layer in self.deep:
+            hidden = hidden + layer(hidden)
+        # As a head does that computes in float32: not through its layer.
+        return ToyOutput(
+            F.linear(self.drop(hidden.tanh()), self.last.weight, self.last.bias).sum(-1)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +118,7 @@ class ToyTask:
         """Mean squared error over the targets of the whole batch."""
         t = batch.tensors
         self.seen.append((step, tuple(t["index"].tolist())))
-        error = (model(t["x"], t["index"] % 2) - t["target"]).square() * t["has_target"]
+        error = (model(t["x"], t["index"] % 2).value - t["target"]).square() * t["has_target"]
         total = error.sum() / max(counts["targets"], 1.0)
         if step == self.slow_at:
             time.sleep(60)

@@ -33,7 +33,8 @@ def check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
     if surplus:
         raise CheckpointError(f"{path} holds {_some(surplus)}, which its config does not know")
     for name, (shape, dtype) in header.items():
-        if shape != tuple(expected[name].shape):
+        # A number without axes may become one with an axis: see models/clip.py.
+        if tuple(expected[name].shape) not in (shape, shape or (1,)):
             raise CheckpointError(
                 f"{path}: {name} has shape {shape}; the config asks for "
                 f"{tuple(expected[name].shape)}"

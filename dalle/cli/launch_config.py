@@ -7,6 +7,17 @@ from typing import Annotated, Literal
 
 import tyro
 
+Name = Literal[
+    "ddp",
+    "zero1",
+    "zero2",
+    "zero2-offload",
+    "zero3",
+    "zero3-offload",
+    "fsdp2",
+    "fsdp2-offload",
+]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchConfigCommand:
@@ -16,9 +27,10 @@ class LaunchConfigCommand:
     accelerate launch --config_file ddp.yaml --num_processes 8 -m dalle train dalle ...
     """
 
-    name: Annotated[Literal["ddp", "zero1", "zero2"], tyro.conf.Positional]
-    """ddp: every GPU holds everything. zero1, zero2: DeepSpeed, which shares out the optimizer's
-    state, and with 2 the gradients too."""
+    name: Annotated[Name, tyro.conf.Positional]
+    """ddp: every GPU holds everything. zero1, zero2, zero3: DeepSpeed, which shares out the
+    optimizer's state, with 2 the gradients too, with 3 the weights too. fsdp2: torch's own way of
+    sharing out all three. -offload: with the optimizer on the host."""
 
 
 def run(command: LaunchConfigCommand) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -129,7 +129,9 @@ class Clip(nn.Module):
         self.config = config
         self.vision = VisionTower(config)
         self.text = TextTower(config)
-        self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
+        # One axis, because neither FSDP2 nor DeepSpeed divides a number without any.
+        self.logit_scale = nn.Parameter(torch.tensor([INITIAL_LOGIT_SCALE]))
+        self.register_load_state_dict_pre_hook(_accept_bare_scale)
 
     def encode_image(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b e"]:
         """Unit vectors of pictures in [0, 1] of the config's height and width."""
@@ -149,7 +151,7 @@ class Clip(nn.Module):
         return ClipOutput(
             image_features=self.encode_image(images),
             text_features=self.encode_text(tokens),
-            logit_scale=self.logit_scale.float().clamp(max=HIGHEST_LOGIT_SCALE).exp(),
+            logit_scale=self.logit_scale.float().clamp(max=HIGHEST_LOGIT_SCALE).exp().squeeze(0),
         )
 
 
@@ -282,6 +284,15 @@ class EncoderBlock(nn.Module):
             rearrange(_attend(q, k, v, real), "b h q c -> b q (h c)")
         )
         return stream + self.mlp_out(_gelu(self.mlp_in(self.mlp_norm(stream))))
+
+
+def _accept_bare_scale(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, *more: object
+) -> None:
+    """Earlier files hold the scale without an axis."""
+    name = f"{prefix}logit_scale"
+    if name in state_dict:
+        state_dict[name] = state_dict[name].reshape(1)
 
 
 def _attend(

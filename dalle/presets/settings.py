@@ -95,6 +95,12 @@ class LoopSettings:
     micro_batches: int = 1
     """Parts of a process's share that go through the model one after another; more of them need
     less memory."""
+    recompute: bool = False
+    """Whether a transformer's layers are computed again in the backward pass rather than kept: much
+    less memory for about a third more time."""
+    powersgd_rank: int | None = None
+    """Under ddp: send of each gradient a product of two matrices of so many columns, from the end
+    of the step size's warm-up on. See docs/distributed.md."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """auto: bfloat16 on GPUs that have it, float32 elsewhere."""
     log_every: int = 20
@@ -141,6 +147,8 @@ def train_config(
         steps=loop.steps,
         batch_size=loop.batch_size,
         micro_batches=loop.micro_batches,
+        recompute=loop.recompute,
+        powersgd_rank=loop.powersgd_rank,
         seed=seed,
         precision=loop.precision,
         optim=optim.config(),

@@ -3,16 +3,14 @@
 Source: arXiv 2103.00020, section 2.3 and figure 3.
 """
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from dalle.models.clip import ClipOutput
+from dalle.training.across import gathered, my_rank, num_processes
 
 Row = Float[Tensor, " b"]
 ROWS_AT_ONCE = 1024
@@ -32,39 +30,18 @@ def contrast(output: ClipOutput) -> tuple[Row, Row]:
     images, scale = output.image_features, output.logit_scale
     num = len(images)
     texts, wrong = output.text_features[:num], output.text_features[num:]
-    all_images, all_texts, first = images, texts, 0
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        everyone = _Gather.apply(torch.stack([images, texts], dim=1))
-        all_images, all_texts = everyone.unbind(dim=1)
-        first = dist.get_rank() * num
+    all_images, all_texts = images, texts
+    if num_processes() > 1:  # both at once
+        all_images, all_texts = gathered(torch.stack([images, texts], dim=1)).unbind(dim=1)
     own_wrong = rearrange(wrong, "(b k) e -> b k e", b=num)
     against_wrong = torch.einsum("b e, b k e -> b k", images, own_wrong)
-    right = first + torch.arange(num, device=images.device)
+    right = my_rank() * num + torch.arange(num, device=images.device)
     losses = torch.zeros_like(images[:, 0])
     hits = torch.zeros_like(losses)
     for similar in (torch.cat([images @ all_texts.mT, against_wrong], 1), texts @ all_images.mT):
         losses = losses + F.cross_entropy(scale * similar, right, reduction="none") / 2
         hits += (similar.argmax(dim=1) == right) / 2
     return losses, hits
-
-
-class _Gather(torch.autograd.Function):
-    """The rows of all processes, in their order; each row's gradient is the sum of all of theirs.
-
-    torch has one of its own under a name that changed between 2.10 and 2.13.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        everyone = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyone, rows.contiguous())
-        return torch.cat(everyone)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous()
-        dist.all_reduce(total)
-        return total.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def retrieval(asked: Float[Tensor, "n e"], found: Float[Tensor, "n e"], *, k: int) -> float:

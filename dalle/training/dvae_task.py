@@ -28,6 +28,7 @@ from dalle.nn.quantize import (
 )
 from dalle.pictures import grid
 from dalle.protocols import Batch, EncodedSample, Loss, Sample
+from dalle.training.across import my_rank, num_processes, summed
 from dalle.training.collapse import name_collapse
 from dalle.training.schedules import cosine
 
@@ -54,7 +55,8 @@ class DvaeObjective:
     temperature_share: float = 0.05
     balance_weight: float = 0.0
     """Weight of the KL of the mean posterior to uniform, the remedy for a collapse: it asks that
-    all codes are used over a micro-batch, and leaves each cell free to be sure. Not published."""
+    all codes are used over a micro-batch of all processes, and leaves each cell free to be sure.
+    Not published."""
     augment: bool = True
     """The paper's crops and flip; without it the centre of the picture."""
     flip: bool = True
@@ -148,8 +150,9 @@ class DvaeTask:
         return Loss(total=total, metrics={**detached, **scheduled})
 
     def _use_in_training(self, output: DvaeOutput, *, share: float) -> dict[str, Tensor]:
-        """Usage and perplexity of the codes of one micro-batch, without noise."""
+        """Usage and perplexity of the codes of all processes' micro-batches, without noise."""
         counts = code_counts(output.logits.detach().argmax(dim=1), self.config.num_codes)
+        counts = summed(counts)
         usage = (counts > 0).float().mean()
         return {"usage": usage * share, "perplexity": perplexity(counts) * share}
 
@@ -190,7 +193,7 @@ class DvaeTask:
                 num_codes=self.config.num_codes,
                 num_cells=int(counts.sum()),
             )
-        if collapse is not None and _is_main():
+        if collapse is not None and my_rank() == 0:
             log.warning("step %d: %s", step, collapse)
         return {
             "loss": means["nll"],
@@ -221,14 +224,7 @@ class DvaeTask:
         return {}
 
 
-def _is_main() -> bool:
-    """Whether this process speaks for all: held-out numbers are the same on each."""
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or (
-        distributed.get_rank() == 0
-    )
-
-
 def _kl_of_mean(logits: Float[Tensor, "b codes rows cols"]) -> Float[Tensor, ""]:
-    mean = mean_posterior(logits)
+    """That of the posterior averaged over all processes, which have equally many pictures."""
+    mean = summed(mean_posterior(logits)) / num_processes()
     return (mean * mean.clamp(min=1e-30).log()).sum() + math.log(mean.numel())

@@ -13,23 +13,26 @@ import torch
 from torch import nn
 
 from dalle.checkpoint.load import WEIGHTS
-from dalle.checkpoint.manifest import saving
 from dalle.checkpoint.steps import best_step, step_folder, sweep
 from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
-from dalle.data.loader import Loader, fixed_batches
+from dalle.data.loader import Loader
 from dalle.errors import DataError, Interrupted, OutOfMemoryError
-from dalle.protocols import Batch, Source, Task
+from dalle.protocols import Source, Task
 from dalle.training import noise
-from dalle.training.ema import Ema
+from dalle.training.ema import DividedEma, Ema
+from dalle.training.held_out import EvaluatedModel, HeldOut
+from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
 from dalle.training.settings import TrainConfig
+from dalle.training.shards import Shards
 from dalle.training.signals import StopRequest, stop_with_launcher
 from dalle.training.state import TRAINING, Run, Saver, find_resume
-from dalle.training.step import Stepper, StepResult, to_device
+from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
 from dalle.training.update import build_updater
-from dalle.training.world import World, close_world, open_world
+from dalle.training.watch import SLOW_SECONDS, STEP_SECONDS, Watch, forget_processes
+from dalle.training.world import World, lost_others
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -89,8 +92,9 @@ def train(
         stack.callback(close_world, world)
         world.on_main(lambda: _take_folder(run.out, stack))
         stop = stack.enter_context(StopRequest())
-        stack.enter_context(_plain_words(config))
-        training = _Training(run, world, stop, allow_change=allow_change)
+        watch = stack.enter_context(Watch(run.out, rank=world.rank, size=world.size))
+        stack.enter_context(_plain_words(config, world))
+        training = _Training(run, world, stop, watch, allow_change=allow_change)
         stack.callback(training.tracking.close)
         return training.go(train_source, held_out_source)
 
@@ -99,9 +103,16 @@ class _Training:
     """One process's part of a run, from its start or from a checkpoint on."""
 
     def __init__(
-        self, run: Run, world: World, stop: StopRequest, *, allow_change: tuple[str, ...]
+        self,
+        run: Run,
+        world: World,
+        stop: StopRequest,
+        watch: Watch,
+        *,
+        allow_change: tuple[str, ...],
     ) -> None:
-        self.run, self.world, self.stop, self.config = run, world, stop, run.config
+        self.run, self.world, self.stop, self.watch = run, world, stop, watch
+        self.config = run.config
         noise.seed_noise(self.config.seed, noise.INIT)
         self.module = run.task.build()
         model = to_json(self.module.config)
@@ -109,10 +120,18 @@ class _Training:
         folder = None if resume is None else Path(resume["path"])
         if folder is not None:
             load_weights(self.module, folder / WEIGHTS["model"])
-        self.module.to(world.device).train()
-        self.ema = _average(self.module, self.config, folder)
+        self.size = sum(p.numel() for p in self.module.parameters())
+        if not world.divides_weights:  # else each layer goes there as it is divided
+            self.module.to(world.device)
+        self.module.train()
+        # Copied before DeepSpeed lays hands on the module, or of what was divided already.
+        ema = None if world.divides_weights else _average(self.module, self.config, folder)
         state = None if folder is None else folder / TRAINING
         updater = build_updater(world, self.module, self.config, state=state)
+        self.shards = updater.shards
+        if world.divides_weights:
+            ema = _average(self.module, self.config, folder, shards=self.shards)
+        self.ema = ema
         self.stepper = Stepper(task=run.task, config=self.config, world=world, updater=updater)
         self.saver = Saver(run, world, self.module, self.ema, updater)
         self.start = 0 if resume is None else int(resume["step"])
@@ -131,9 +150,11 @@ class _Training:
     def go(self, train_source: Source, held_out_source: Source | None) -> TrainResult:
         """Do the steps that are left."""
         began = time.monotonic()
-        held_out = self._held_out_batches(held_out_source)
+        held_out = self._held_out(held_out_source)
         batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
         for step in range(self.start, self.config.steps):
+            slow = step == self.start  # the first one compiles, and starts what reads the data
+            self.watch.at(f"step {step + 1}", limit=SLOW_SECONDS if slow else STEP_SECONDS)
             result = self.stepper.run(
                 next(batches),
                 step=step,
@@ -152,7 +173,7 @@ class _Training:
             seconds=time.monotonic() - began,
         )
 
-    def _after(self, done: int, result: StepResult, held_out: "_HeldOut | None") -> None:
+    def _after(self, done: int, result: StepResult, held_out: HeldOut | None) -> None:
         """Average, log, look at held-out data and save, as it is due after update `done`."""
         if self.ema is not None:
             self.ema.update(step=done)
@@ -162,12 +183,15 @@ class _Training:
             self._log(done, result)
         if held_out is not None:
             if config.validate_samples and (last or _due(done, config.validate_every)):
+                self.watch.at(f"held-out data after step {done}", limit=SLOW_SECONDS)
                 self._validate(done, held_out)
             if config.preview_every and (last or _due(done, config.preview_every)):
+                self.watch.at(f"preview after step {done}", limit=SLOW_SECONDS)
                 self._preview(done, held_out)
         alone = self.world.size == 1 and self.stop.signal is not None
         stopping = (result.stop or alone) and not last
         if last or stopping or _due(done, config.save_every):
+            self.watch.at(f"saving step {done}", limit=SLOW_SECONDS)
             self.stepper.finite.flush(done)
             self.saver.save(done, held_out=self.held_out)
         if stopping:
@@ -181,39 +205,15 @@ class _Training:
         self.metrics = values
         self.tracking.log(done, values)
 
-    def _validate(self, done: int, held_out: "_HeldOut") -> None:
+    def _validate(self, done: int, held_out: HeldOut) -> None:
         self.stepper.finite.flush(done)
-        noise.seed_noise(self.config.seed, noise.HELD_OUT)
-        with self._evaluating() as model, torch.no_grad():
-            values = self.run.task.validate(model, held_out.batches(), step=done)
+        values = held_out.validate(done)
         self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
         self.tracking.held_out(done, values)
 
-    def _preview(self, done: int, held_out: "_HeldOut") -> None:
-        if not self.world.is_main:
-            return
-        noise.seed_noise(self.config.seed, noise.PREVIEW)
-        folder = self.run.out / "previews" / f"step-{done:08d}"
-        batch = next(held_out.batches(), None)
-        if batch is None:  # every held-out sample is damaged or left out
-            return
-        with saving(folder), self._evaluating() as model, torch.no_grad():
-            folder.mkdir(parents=True, exist_ok=True)
-            pictures = self.run.task.preview(model, batch, folder)
-        for path in pictures:
+    def _preview(self, done: int, held_out: HeldOut) -> None:
+        for path in held_out.preview(done):
             self.tracking.say(f"preview, step {done}: {path}")
-
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[nn.Module]:
-        """The averaged model where there is one, else the trained one, in evaluation mode."""
-        if self.ema is not None:
-            yield self.ema.module
-            return
-        self.module.eval()
-        try:
-            yield self.module
-        finally:
-            self.module.train()
 
     def _loader(self, source: Source) -> Loader:
         return Loader(
@@ -229,17 +229,24 @@ class _Training:
             bad_samples=self.run.out / "bad_samples.jsonl",
         )
 
-    def _held_out_batches(self, source: Source | None) -> "_HeldOut | None":
+    def _held_out(self, source: Source | None) -> HeldOut | None:
         if source is None or len(source) == 0:
             return None
-        return _HeldOut(source=source, run=self.run, world=self.world)
+        model = EvaluatedModel(
+            task=self.run.task,
+            world=self.world,
+            module=self.module,
+            ema=self.ema,
+            shards=self.shards,
+        )
+        return HeldOut(source=source, run=self.run, world=self.world, model=model)
 
     def _greet(self, resume: dict[str, Any] | None) -> None:
-        size = sum(p.numel() for p in self.module.parameters())
         world = self.world
         where = f"{world.size} x {world.device.type}" if world.size > 1 else world.device.type
+        strategy = f"{world.strategy} with CPU offload" if world.offload else world.strategy
         self.tracking.say(
-            f"{self.run.task.kind}: {size:,} parameters, {where}, {world.strategy}, "
+            f"{self.run.task.kind}: {self.size:,} parameters, {where}, {strategy}, "
             f"{world.precision}, {self.config.batch_size} samples a step"
         )
         if resume is None:
@@ -249,27 +256,16 @@ class _Training:
         self.tracking.say(f"going on from step {self.start} of {self.config.steps}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _HeldOut:
-    """Held-out samples, the same ones every time, on every process."""
-
-    source: Source
-    run: Run
-    world: World
-
-    def batches(self) -> Iterator[Batch]:
-        config = self.run.config
-        size = config.batch_size // (self.world.size * config.micro_batches)
-        read = functools.partial(self.run.task.read, train=False)
-        count = max(config.validate_samples, 1)
-        for arrays in fixed_batches(self.source, read, count=count, batch_size=size):
-            yield self.run.task.prepare(to_device(arrays, self.world.device))
-
-
-def _average(module: nn.Module, config: TrainConfig, folder: Path | None) -> Ema | None:
+def _average(
+    module: nn.Module, config: TrainConfig, folder: Path | None, *, shards: Shards | None = None
+) -> Ema | DividedEma | None:
     if config.ema_decay is None:
         return None
-    ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
+    ema: Ema | DividedEma
+    if shards is None:
+        ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
+    else:
+        ema = DividedEma(module, shards, decay=config.ema_decay, every=config.ema_every)
     if folder is not None:
         ema.load(folder / WEIGHTS["ema"])
     return ema
@@ -278,6 +274,7 @@ def _average(module: nn.Module, config: TrainConfig, folder: Path | None) -> Ema
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
     stack.enter_context(FolderLock(out))
     sweep(out)
+    forget_processes(out)
 
 
 def _due(done: int, every: int) -> bool:
@@ -285,7 +282,7 @@ def _due(done: int, every: int) -> bool:
 
 
 @contextlib.contextmanager
-def _plain_words(config: TrainConfig) -> Iterator[None]:
+def _plain_words(config: TrainConfig, world: World) -> Iterator[None]:
     """Errors of torch that a user can do something about, in a sentence."""
     try:
         yield
@@ -297,6 +294,8 @@ def _plain_words(config: TrainConfig) -> Iterator[None]:
                 "again, with fewer num_workers if memory was short"
             ) from error
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            if lost_others(error):
+                raise world.lost(error) from error
             raise
         reason = text.splitlines()[0] if text else "no memory left"
         raise OutOfMemoryError(

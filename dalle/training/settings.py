@@ -13,6 +13,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 FREE = frozenset(
     {
         "micro_batches",
+        "recompute",
         "num_workers",
         "device",
         "tracker",
@@ -39,6 +40,12 @@ class TrainConfig:
     micro_batches: int = 1
     """Parts of one process's share of a batch that go through the model one after another;
     more of them need less memory."""
+    recompute: bool = False
+    """Whether a transformer's layers forget what they computed until it is needed, and compute it
+    again then: much less memory for about a third more time. A discrete VAE has no such layers."""
+    powersgd_rank: int | None = None
+    """Under DDP: send of each gradient a product of two matrices of so many columns, from the end
+    of the step size's warm-up on; None sends all of it."""
     seed: int = 0
     precision: Precision = "auto"
     """auto: bfloat16 on GPUs that have it, float32 elsewhere."""
@@ -70,6 +77,8 @@ class TrainConfig:
         for name in ("validate_every", "validate_samples", "preview_every", "num_workers", "seed"):
             _at_least(self, name, 0)
         _at_least(self, "keep_last", 1)
+        if self.powersgd_rank is not None:
+            _at_least(self, "powersgd_rank", 1)
         if self.batch_size % self.micro_batches:
             raise ConfigError(
                 f"batch_size {self.batch_size} is no multiple of micro_batches "

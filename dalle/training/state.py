@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dalle.checkpoint.folder import write_config, write_weights
 from dalle.checkpoint.load import CONFIG, WEIGHTS, read_config
@@ -27,8 +27,9 @@ from dalle.checkpoint.steps import RUN, find_whole, list_steps, prune_steps, rea
 from dalle.config import to_json
 from dalle.errors import CheckpointError, ConfigError, SaveError
 from dalle.protocols import Task
-from dalle.training.ema import Ema
+from dalle.training.ema import DividedEma, Ema
 from dalle.training.settings import TrainConfig, differences
+from dalle.training.shards import shape_of, whole_weights
 from dalle.training.update import Updater
 from dalle.training.world import World
 
@@ -103,27 +104,24 @@ def _check_same_run(
             "give the settings it was started with, or another folder; to go on nevertheless, name "
             "what may change (allow_change, on the command line --allow-change NAME)"
         )
-    was, size = str(saved.get("strategy")), saved.get("world")
-    zero = "zero" in was or "zero" in world.strategy
-    if zero and (was, size) != (world.strategy, world.size):
-        raise ConfigError(
-            f"{run.out} was trained by {size} processes under {was}, and now there are "
-            f"{world.size} under {world.strategy}; ZeRO's state goes only to the same number and "
-            "stage: start it as before"
-        )
 
 
 class Saver:
     """Writes the steps of a run."""
 
     def __init__(
-        self, run: Run, world: World, module: nn.Module, ema: Ema | None, updater: Updater
+        self,
+        run: Run,
+        world: World,
+        module: nn.Module,
+        ema: Ema | DividedEma | None,
+        updater: Updater,
     ) -> None:
         self._run, self._world = run, world
         self._module, self._ema, self._updater = module, ema, updater
         self._extra: dict[str, Any] = {}
         self._previous: Path | None = None
-        state = sum(p.numel() * p.element_size() for p in module.parameters())
+        state = sum(shape_of(p).numel() * p.element_size() for p in module.parameters())
         self._needed = state * (3 if ema is None else 4)
 
     def save(self, step: int, *, held_out: Mapping[str, float] | None) -> Path:
@@ -134,6 +132,7 @@ class Saver:
         """
         target = step_folder(self._run.out, step)
         inside = Path(self._world.on_main(lambda: str(self._begin(target, step))))
+        weights = self._whole_weights()
         error: SaveError | None = None
         try:
             with saving(target, needed=self._needed):
@@ -142,7 +141,7 @@ class Saver:
             error = raised
         try:
             self._world.agree(error)
-            self._world.on_main(lambda: self._finish(inside, target, step, held_out))
+            self._world.on_main(lambda: self._finish(inside, target, step, held_out, weights))
         except BaseException:
             if self._world.is_main:
                 shutil.rmtree(inside, ignore_errors=True)
@@ -156,13 +155,25 @@ class Saver:
             (inside / TRAINING).mkdir(parents=True)
         return inside
 
+    def _whole_weights(self) -> dict[str, dict[str, Tensor]]:
+        """What the main process is to write, by file name; called by every process."""
+        keep = self._world.is_main
+        whole = {"model": whole_weights(self._module, self._updater.shards, keep=keep)}
+        if self._ema is not None:
+            whole["ema"] = self._ema.weights(keep=keep)
+        return {WEIGHTS[name]: weights for name, weights in whole.items()}
+
     def _finish(
-        self, inside: Path, target: Path, step: int, held_out: Mapping[str, float] | None
+        self,
+        inside: Path,
+        target: Path,
+        step: int,
+        held_out: Mapping[str, float] | None,
+        weights: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
         with saving(target, needed=self._needed):
-            write_weights(inside, self._module.state_dict())
-            if self._ema is not None:
-                write_weights(inside, self._ema.module.state_dict(), name=WEIGHTS["ema"])
+            for name, state in weights.items():
+                write_weights(inside, state, name=name)
             known = self._write_neighbours(inside)
             model = to_json(self._module.config)
             write_config(inside, kind=self._run.task.kind, model=model, extra=self._extra)
@@ -192,6 +203,7 @@ class Saver:
             "global_batch": config.batch_size,
             "world": self._world.size,
             "strategy": self._world.strategy,
+            "offload": self._world.offload,
             "precision": self._world.precision,
             "held_out": held_out and {k: v for k, v in held_out.items() if math.isfinite(v)},
             "train": to_json(config),

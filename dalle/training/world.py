@@ -1,8 +1,6 @@
 """The processes of a run: one on a CPU or a GPU, or many under a launcher."""
 
 import json
-import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,17 +8,15 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedType
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator
 
 from dalle import errors
-from dalle.errors import ConfigError, DalleError, RankError
-from dalle.training.settings import TrainConfig
+from dalle.errors import DalleError, RankError
 
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=70)
+"""Of waiting for one another: longer than watch.py lets anything take, which says more."""
 MESSAGE_BYTES = 4096
-MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+DIVIDING = ("zero3", "fsdp2")
 T = TypeVar("T")
 
 
@@ -32,7 +28,9 @@ class World:
     rank: int
     size: int
     strategy: str
-    """ "single", "ddp" or "zero" with its stage."""
+    """ "single", "ddp", "fsdp2" or "zero" with its stage."""
+    offload: bool
+    """Whether the optimizer's state, and what is divided of the weights, is kept on the host."""
     precision: str
     """ "float32", "bfloat16" or "float16"."""
     control: Any
@@ -42,6 +40,11 @@ class World:
     def is_main(self) -> bool:
         """Whether this process writes files and talks."""
         return self.rank == 0
+
+    @property
+    def divides_weights(self) -> bool:
+        """Whether each process has only its part of the weights."""
+        return self.strategy in DIVIDING
 
     @property
     def device(self) -> torch.device:
@@ -109,155 +112,17 @@ class World:
         try:
             call()
         except RuntimeError as error:
-            raise RankError(
-                f"process {self.rank} of {self.size} lost the others ({error}); see their logs, "
-                "then run the same command again"
-            ) from None
+            raise self.lost(error) from None
 
-
-def open_world(config: TrainConfig) -> World:
-    """Join the processes that the launcher started, and check that they are what was asked for.
-
-    Raises:
-        ConfigError: what runs is not what was launched; the message says what to set.
-    """
-    deepspeed = _asked("ACCELERATE_USE_DEEPSPEED")
-    _check_launch(deepspeed=deepspeed)
-    cpu = _on_cpu(config)
-    precision = _precision(config, cpu=cpu)
-    if deepspeed and cpu:
-        _quiet_deepspeed()
-    group: dict[str, Any] = {"timeout": TIMEOUT}
-    if deepspeed and cpu:
-        group["backend"] = "gloo"
-    # accelerate keeps its state for the process's life; another model may be trained after this.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        accelerator = Accelerator(
-            cpu=cpu and not deepspeed,
-            mixed_precision=MIXED["float32" if deepspeed else precision],
-            kwargs_handlers=[
-                InitProcessGroupKwargs(**group),
-                DistributedDataParallelKwargs(
-                    broadcast_buffers=False, gradient_as_bucket_view=True
-                ),
-            ],
-        )
-    except (ImportError, ValueError, AssertionError) as error:
-        raise ConfigError(f"the launcher's settings do not work here: {error}") from error
-    check_world(accelerator.num_processes, accelerator.distributed_type, deepspeed=deepspeed)
-    _check_settings(accelerator, config)
-    return World(
-        accelerator=accelerator,
-        rank=accelerator.process_index,
-        size=accelerator.num_processes,
-        strategy=_strategy(accelerator),
-        precision=precision,
-        control=_control_group(accelerator.num_processes),
-    )
-
-
-def close_world(world: World) -> None:
-    """Let go of accelerate's state, so that the next run in this process starts afresh."""
-    world.accelerator.free_memory()
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def _asked(name: str) -> bool:
-    return os.environ.get(name, "false").lower() in ("1", "true", "yes")
-
-
-def _on_cpu(config: TrainConfig) -> bool:
-    if _asked("ACCELERATE_USE_CPU") or config.device == "cpu":
-        return True
-    mps = torch.backends.mps.is_available()
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device is 'cuda', but there is no usable GPU; set it to 'cpu' or 'auto'")
-    if config.device == "mps" and not mps:
-        raise ConfigError("device is 'mps', which this machine has not; set it to 'cpu' or 'auto'")
-    return not torch.cuda.is_available() and not mps
-
-
-def _precision(config: TrainConfig, *, cpu: bool) -> str:
-    if config.precision != "auto":
-        return config.precision
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    for name, theirs in MIXED.items():
-        if launched == theirs and theirs != "no":
-            return name
-    if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported():
-        return "bfloat16"
-    return "float32"
-
-
-def _quiet_deepspeed() -> None:
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-
-    # Else it compiles a C++ operator at the start: 70 s instead of 8 s, for the same bits.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # Its own business with the torch of today; it would be said once per process.
-    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.* is deprecated")
-
-
-def _check_launch(*, deepspeed: bool) -> None:
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if _asked("ACCELERATE_USE_FSDP"):
-        raise ConfigError(
-            "FSDP was asked for; this version trains with DDP and DeepSpeed ZeRO 1, 2"
-        )
-    if "LOCAL_RANK" not in os.environ and (launched > 1 or deepspeed):
-        what = "DeepSpeed was asked for" if deepspeed else f"WORLD_SIZE is {launched}"
-        raise ConfigError(
-            f"{what}, but no launcher started this process (it has no LOCAL_RANK): start it with "
-            "`torchrun --nproc_per_node N` or `accelerate launch`, or unset the variable"
+    def lost(self, error: RuntimeError) -> RankError:
+        """What to say when the processes cannot reach one another any more."""
+        reason = str(error).splitlines()[0]
+        return RankError(
+            f"process {self.rank} of {self.size} lost the others ({reason}); see the logs of all "
+            "in the run's folder, then run the same command again"
         )
 
 
-def check_world(seen: int, kind: DistributedType, *, deepspeed: bool) -> None:
-    """Refuse to train when what runs is not what was launched.
-
-    Args:
-        seen: the number of processes that accelerate sees.
-        kind: how they are joined.
-        deepspeed: whether DeepSpeed was asked for.
-    """
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if launched != seen:
-        raise ConfigError(
-            f"the launcher started {launched} processes, but accelerate sees {seen}: they would "
-            "train apart and write the same files. On CPUs set ACCELERATE_USE_CPU=true and start "
-            "with torchrun; on GPUs start with torchrun or `accelerate launch`"
-        )
-    if deepspeed and kind != DistributedType.DEEPSPEED:
-        raise ConfigError(
-            f"DeepSpeed was asked for (ACCELERATE_USE_DEEPSPEED), but {kind.value} is in force: "
-            "unset ACCELERATE_USE_CPU, and leave out --cpu"
-        )
-
-
-def _check_settings(accelerator: Accelerator, config: TrainConfig) -> None:
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        stage = accelerator.state.deepspeed_plugin.zero_stage
-        if stage not in (1, 2):
-            raise ConfigError(f"ZeRO stage {stage} was asked for; this version trains with 1 and 2")
-    parts = accelerator.num_processes * config.micro_batches
-    if config.batch_size % parts:
-        raise ConfigError(
-            f"batch_size {config.batch_size} cannot be split over {accelerator.num_processes} "
-            f"processes times {config.micro_batches} micro-batches; make it a multiple of {parts}"
-        )
-
-
-def _strategy(accelerator: Accelerator) -> str:
-    if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        return f"zero{accelerator.state.deepspeed_plugin.zero_stage}"
-    return "ddp" if accelerator.num_processes > 1 else "single"
-
-
-def _control_group(size: int) -> Any:
-    if size == 1:
-        return None
-    if dist.get_backend() == "gloo":
-        return dist.group.WORLD
-    return dist.new_group(backend="gloo", timeout=TIMEOUT)
+def lost_others(error: RuntimeError) -> bool:
+    """Whether torch says that another process is gone, or does not answer."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)

@@ -4,15 +4,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from dalle.checkpoint.steps import read_run
-from dalle.cli import main
+from dalle.cli import launch_config, main
+from dalle.cli.launch_config import Name
 
-NAMES = ("ddp", "zero1", "zero2")
+NAMES = get_args(Name)
+KINDS = {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}
 
 
 def write(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
@@ -30,17 +33,27 @@ def test_accelerate_knows_every_field(
     path = write(name, tmp_path, capsys)
     config = load_config_from_file(str(path))
     fields = yaml.safe_load(path.read_text())
-    assert fields["distributed_type"] == {"ddp": "MULTI_GPU"}.get(name, "DEEPSPEED")
+    strategy, _, offload = name.partition("-")
+    assert fields["distributed_type"] == KINDS.get(strategy, "DEEPSPEED")
+    more = fields.get("fsdp_config") or fields.get("deepspeed_config") or {}
+    on_host = [key for key, value in more.items() if "offload" in key and value in ("cpu", True)]
+    assert bool(on_host) == bool(offload)
     for field, value in fields.items():
         assert getattr(config, field) == value
 
 
+def test_every_file_has_its_name() -> None:
+    files = {path.stem for path in (Path(launch_config.__file__).parents[1] / "launch").iterdir()}
+    assert files == set(NAMES)
+
+
 @pytest.mark.distributed
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["ddp", "zero3-offload", "fsdp2-offload"])
 def test_the_launcher_starts_what_the_file_says(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, out = write("zero2", tmp_path, capsys), tmp_path / "run"
+    path, out = write(name, tmp_path, capsys), tmp_path / "run"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_")}
     done = subprocess.run(
         [
@@ -56,4 +69,6 @@ def test_the_launcher_starts_what_the_file_says(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model folder:") == 1
     said = read_run(out / "step-00000004")
-    assert (said["strategy"], said["world"], said["step"]) == ("zero2", 2, 4)
+    assert said["strategy"] == name.removesuffix("-offload")
+    assert said["offload"] == name.endswith("-offload")
+    assert (said["world"], said["step"]) == (2, 4)

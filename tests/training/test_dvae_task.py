@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
+from torch import Tensor
+from torch.multiprocessing import start_processes
 
 from dalle.errors import ConfigError, DataError
+from dalle.models import dvae
 from dalle.models.dvae import Dvae, DvaeConfig, reconstruction_nll
 from dalle.nn.convs import Float32Conv
 from dalle.nn.quantize import kl_to_uniform
@@ -135,6 +139,38 @@ def test_a_line_of_training_says_how_the_codebook_is_used() -> None:
     shares = torch.bincount(codes.flatten()) / codes.numel()
     entropy = -sum(p * math.log(p) for p in shares.tolist() if p > 0)
     assert metrics["perplexity"].item() == pytest.approx(math.exp(entropy), rel=1e-4)
+
+
+def _gradients(pictures: slice) -> dict[str, Tensor]:
+    task = make_task(balance_weight=3.0)
+    model, batch = build(task), make_batch(task, count=4)
+    part = Batch(tensors={"images": batch.tensors["images"][pictures]}, counts={})
+    loss = task.loss(model, part, step=100, counts=batch.counts)
+    loss.total.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {**loss.metrics, **found}
+
+
+def _one_of_two(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    mine = _gradients(slice(2 * rank, 2 * rank + 2))
+    for value in mine.values():
+        dist.all_reduce(value)
+    if rank == 0:
+        torch.save(mine, f"{folder}/sums.pt")
+    dist.destroy_process_group()
+
+
+def test_the_codebook_is_that_of_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without noise, so that two processes see what one does.
+    monkeypatch.setattr(dvae, "gumbel_softmax", lambda logits, t: torch.softmax(logits / t, dim=1))
+    start_processes(_one_of_two, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    two, one = torch.load(tmp_path / "sums.pt", weights_only=True), _gradients(slice(None))
+    assert set(two) == set(one) >= {"usage", "perplexity", "balance"}
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_validation_over_batches_is_that_of_all_at_once() -> None:

@@ -18,7 +18,7 @@ from accelerate import DistributedType
 from dalle import checkpoint
 from dalle.checkpoint import steps
 from dalle.errors import ConfigError, FolderInUseError, NonFiniteError, SaveError
-from dalle.training import lock, world
+from dalle.training import launch, lock
 from dalle.training.lock import FolderLock
 from dalle.training.loop import TrainConfig, train
 from dalle.training.settings import differences
@@ -220,34 +220,40 @@ CPU = TrainConfig(steps=1, batch_size=4, device="cpu")
 def test_processes_that_do_not_see_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"started 2 processes, but accelerate sees 1.*torchrun"):
-        world.check_world(1, DistributedType.NO, deepspeed=False)
-    world.check_world(2, DistributedType.MULTI_CPU, deepspeed=False)
+        launch.check_world(1, DistributedType.NO, deepspeed=False)
+    launch.check_world(2, DistributedType.MULTI_CPU, deepspeed=False)
     with pytest.raises(ConfigError, match=r"DeepSpeed was asked for .*, but MULTI_CPU is in force"):
-        world.check_world(2, DistributedType.MULTI_CPU, deepspeed=True)
-    world.check_world(2, DistributedType.DEEPSPEED, deepspeed=True)
+        launch.check_world(2, DistributedType.MULTI_CPU, deepspeed=True)
+    launch.check_world(2, DistributedType.DEEPSPEED, deepspeed=True)
+
+
+ZERO, FSDP = {"ACCELERATE_USE_DEEPSPEED": "true"}, {"ACCELERATE_USE_FSDP": "1"}
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("environment", "message"),
     [
-        ("WORLD_SIZE", "2", "WORLD_SIZE is 2, but no launcher started this process"),
-        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed was asked for, but no launcher"),
-        ("ACCELERATE_USE_FSDP", "1", "FSDP was asked for"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but no launcher started this process"),
+        (ZERO, "DeepSpeed was asked for, but no launcher"),
+        (FSDP | {"FSDP_VERSION": "2"}, "FSDP was asked for, but no launcher"),
+        (FSDP, "FSDP's first version was asked for; set FSDP_VERSION=2"),
+        (ZERO | FSDP, "DeepSpeed and FSDP were both asked for; unset"),
     ],
 )
 def test_what_was_asked_for_and_cannot_be_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
 ) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setenv(name, value)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
-        world.open_world(CPU)
+        launch.open_world(CPU)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="no usable GPU; set it to 'cpu'"):
-        world.open_world(TrainConfig(steps=1, batch_size=4, device="cuda"))
+        launch.open_world(TrainConfig(steps=1, batch_size=4, device="cuda"))
 
 
 def test_differences_are_told_by_path() -> None:

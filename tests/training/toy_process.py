@@ -1,4 +1,7 @@
-"""Processes that train the toy, forked from one that has imported everything already."""
+"""Processes that train the toy, forked from one that has imported everything already.
+
+Starting is what takes longest: torch, accelerate and DeepSpeed need seconds each.
+"""
 
 import json
 import multiprocessing
@@ -17,7 +20,10 @@ from tests.training.train_toy import die_at_call, train_toy
 torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__])
+# What accelerate and DeepSpeed import when they are asked to.
+CONTEXT.set_forkserver_preload(
+    [__name__, "transformers", "deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"]
+)
 
 
 class ToyProcess:

@@ -34,7 +34,7 @@ WRITING = ("open", "os.rename", "os.mkdir", "shutil.rmtree", "os.link", "os.trun
 
 def train_toy(out: str, changes: dict[str, Any], task: dict[str, Any]) -> int:
     """Train; the exit status is the one that the command would have."""
-    toy = ToyTask(config=ToyConfig(width=8, dropout=0.2), **task)
+    toy = ToyTask(config=ToyConfig(width=8, depth=1, dropout=0.2), **task)
     try:
         result = train(
             toy,
