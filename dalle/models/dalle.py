@@ -224,8 +224,7 @@ class Dalle(nn.Module):
             start = codes.new_full((codes.shape[0], 1), self.start_of_image)
             inputs = torch.cat([start, codes[:, :-1]], dim=1)
             embedded = torch.cat([embedded, self._embed_image(inputs)], dim=1)
-        masks = self._over_everything(text.device).masks
-        self._run(embedded, Prefill(cache, masks))
+        self._run(embedded, Prefill(cache, self.patterns, length=embedded.shape[1]))
 
     def step(
         self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Cache
@@ -263,7 +262,7 @@ class Dalle(nn.Module):
         return self.image_embedding(inputs) + places.flatten(0, 1)[: inputs.shape[1]]
 
     def _over_everything(self, device: torch.device) -> WholeStream:
-        if self._whole_stream is None or self._whole_stream.masks[0].device != device:
+        if self._whole_stream is None or self._whole_stream.device != device:
             self._whole_stream = WholeStream(self.patterns, self.layout, device)
         return self._whole_stream
 
