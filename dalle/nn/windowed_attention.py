@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dalle.nn.linear import product
 from dalle.nn.precision import full_precision
 from dalle.nn.windows import Windows
 
@@ -57,8 +58,8 @@ def _head(
     image_queries = queries.new_empty(windows.groups, windows.size, queries.shape[1])
     return _Head(
         text_queries=queries[:text] * scale,
-        text_keys=keys[:text],
-        text_values=values[:text],
+        text_keys=keys[:text].contiguous(),
+        text_values=values[:text].contiguous(),
         image_queries=torch.mul(windows.grid(queries[text:]), scale, out=image_queries),
         image_keys=windows.windows_of_padded(windows.padded(keys[text:])),
         image_values=windows.windows_of_padded(windows.padded(values[text:])),
@@ -89,17 +90,19 @@ class _WindowedAttention(torch.autograd.Function):
                     torch.mm(text_weights[b, h], head.text_values, out=mixed[b, h, :text])
 
                     flat = head.image_queries.flatten(0, 1)
-                    torch.mm(flat, head.text_keys.t(), out=scores[:, :text])
+                    scores[:, :text] = product(flat, head.text_keys)
                     local = torch.baddbmm(
                         unread, head.image_queries, head.image_keys.transpose(1, 2)
                     )
                     scores[:, text:].unflatten(0, local.shape[:2]).copy_(local)
                     over = torch.softmax(scores, -1, out=weights[b, h])
                     from_image = over[:, text:].unflatten(0, local.shape[:2]) @ head.image_values
-                    read = torch.addmm(
-                        from_image.flatten(0, 1), over[:, :text], head.text_values
-                    ).view_as(head.image_queries)
-                    windows.grid(mixed[b, h, text:]).copy_(read)
+                    from_text = product(over[:, :text].contiguous(), head.text_values.t())
+                    torch.add(
+                        from_image,
+                        from_text.view_as(from_image),
+                        out=windows.grid(mixed[b, h, text:]),
+                    )
         ctx.save_for_backward(queries, keys, values, mixed, text_weights, weights)
         ctx.windows = windows
         return mixed
@@ -114,45 +117,42 @@ class _WindowedAttention(torch.autograd.Function):
             3, *queries.transpose(1, 2).shape, dtype=queries.dtype
         ).transpose(2, 3)
         text = text_weights.shape[-1]
-        by_scores = torch.empty_like(weights[0, 0])
         with full_precision(queries.device):
             # What the softmax takes off: for each query the mean of its weights' gradients.
             means = (gradient * mixed).sum(-1, keepdim=True)
             for b in range(queries.shape[0]):
                 for h in range(queries.shape[1]):
                     head = _head(queries[b, h], keys[b, h], values[b, h], windows)
-                    over, own, wanted = weights[b, h], text_weights[b, h], gradient[b, h]
+                    wanted, own = gradient[b, h], text_weights[b, h]
                     by_own = wanted[:text] @ head.text_values.t()
                     by_own.sub_(means[b, h, :text]).mul_(own)
+                    by_queries[b, h, :text] = by_own @ head.text_keys
+                    by_keys[b, h, :text] = by_own.t() @ head.text_queries
+                    by_values[b, h, :text] = own.t() @ wanted[:text]
 
-                    flat = head.image_queries.flatten(0, 1)
                     image = windows.grid(wanted[text:]).contiguous()
-                    read = image.flatten(0, 1)
-                    torch.mm(read, head.text_values.t(), out=by_scores[:, :text])
-                    by_local = by_scores[:, text:].unflatten(0, image.shape[:2])
-                    by_local.copy_(image @ head.image_values.transpose(1, 2))
-                    by_scores.sub_(windows.grid(means[b, h, text:]).reshape(-1, 1)).mul_(over)
+                    read, asked = image.flatten(0, 1), head.image_queries.flatten(0, 1)
+                    mean = windows.grid(means[b, h, text:])
+                    over_text = weights[b, h, :, :text].contiguous()
+                    by_text = product(read, head.text_values)
+                    by_text.sub_(mean.reshape(-1, 1)).mul_(over_text)
+                    by_keys[b, h, :text] += product(by_text.t(), asked.t())
+                    by_values[b, h, :text] += product(over_text.t(), read.t())
 
-                    local = over[:, text:].unflatten(0, image.shape[:2])
-                    by_values[b, h, :text] = torch.addmm(
-                        own.t() @ wanted[:text], over[:, :text].t(), read
-                    )
-                    by_keys[b, h, :text] = torch.addmm(
-                        by_own.t() @ head.text_queries, by_scores[:, :text].t(), flat
+                    local = weights[b, h, :, text:].unflatten(0, image.shape[:2])
+                    by_local = image @ head.image_values.transpose(1, 2)
+                    by_local.sub_(mean).mul_(local)
+                    windows.grid(by_keys[b, h, text:]).copy_(
+                        windows.add_up(by_local.transpose(1, 2) @ head.image_queries)
                     )
                     windows.grid(by_values[b, h, text:]).copy_(
                         windows.add_up(local.transpose(1, 2) @ image)
                     )
-                    windows.grid(by_keys[b, h, text:]).copy_(
-                        windows.add_up(by_local.transpose(1, 2) @ head.image_queries)
+                    torch.add(
+                        by_local @ head.image_keys,
+                        product(by_text, head.text_keys.t()).view_as(image),
+                        out=windows.grid(by_queries[b, h, text:]),
                     )
-                    by_queries[b, h, :text] = by_own @ head.text_keys
-                    by_image = torch.addmm(
-                        (by_local @ head.image_keys).flatten(0, 1),
-                        by_scores[:, :text],
-                        head.text_keys,
-                    )
-                    windows.grid(by_queries[b, h, text:]).copy_(by_image.view_as(image))
             by_queries *= queries.shape[-1] ** -0.5
         return by_queries, by_keys, by_values, None
 
