@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
 from dalle.nn.attention import Attend, WholeStream
 from dalle.nn.cache import Cache, ImageStep, Prefill, TextStep
+from dalle.nn.linear import linear
 from dalle.nn.masks import Pattern, PatternName, published_patterns
 from dalle.nn.precision import full_precision
 from dalle.nn.transformer import INIT_GAIN, Transformer
@@ -224,8 +224,7 @@ class Dalle(nn.Module):
             start = codes.new_full((codes.shape[0], 1), self.start_of_image)
             inputs = torch.cat([start, codes[:, :-1]], dim=1)
             embedded = torch.cat([embedded, self._embed_image(inputs)], dim=1)
-        masks = self._over_everything(text.device).masks
-        self._run(embedded, Prefill(cache, masks))
+        self._run(embedded, Prefill(cache, self.patterns, length=embedded.shape[1]))
 
     def step(
         self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Cache
@@ -263,7 +262,7 @@ class Dalle(nn.Module):
         return self.image_embedding(inputs) + places.flatten(0, 1)[: inputs.shape[1]]
 
     def _over_everything(self, device: torch.device) -> WholeStream:
-        if self._whole_stream is None or self._whole_stream.masks[0].device != device:
+        if self._whole_stream is None or self._whole_stream.device != device:
             self._whole_stream = WholeStream(self.patterns, self.layout, device)
         return self._whole_stream
 
@@ -271,4 +270,4 @@ class Dalle(nn.Module):
 def _logits(head: nn.Linear, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
     # Unembeddings and logits are 32-bit in mixed precision too (arXiv 2102.12092, appendix D).
     with full_precision(hidden.device):
-        return F.linear(hidden.float(), head.weight.float(), head.bias.float())
+        return linear(hidden.float(), head.weight.float(), head.bias.float())

@@ -4,12 +4,12 @@ slots than the layer's pattern reads."""
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle.layout import StreamLayout
 from dalle.nn.attention import dense_attention
-from dalle.nn.masks import Pattern, StepKeys, step_keys
+from dalle.nn.masks import Pattern, StepKeys, may_attend, step_keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,9 +84,14 @@ class Prefill:
     every sample of the prompt shares.
     """
 
-    def __init__(self, cache: Cache, masks: tuple[Bool[Tensor, "length length"], ...]) -> None:
+    def __init__(self, cache: Cache, patterns: tuple[Pattern, ...], *, length: int) -> None:
         self.cache = cache
-        self.masks = masks
+        slots = torch.arange(length, device=cache.layers[0].reads.device)
+        masks = {
+            pattern: may_attend(pattern, cache.layout, slots[:, None], slots[None, :])
+            for pattern in set(patterns)
+        }
+        self.masks = tuple(masks[pattern] for pattern in patterns)
 
     def __call__(
         self,
@@ -107,8 +112,7 @@ class Prefill:
             for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
                 shared = new[:, :, start + slots].repeat_interleave(self.cache.samples, dim=0)
                 store[:, :, slots % ring] = shared
-        mask = self.masks[layer][:length, :length]
-        return dense_attention(queries, keys, values, mask)
+        return dense_attention(queries, keys, values, self.masks[layer])
 
 
 class ImageStep:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle.nn.attention import Attend
+from dalle.nn.linear import Linear
 
 INIT_GAIN = 0.125
 """Weights start with a deviation of gain / sqrt(inputs). Source: arXiv 1904.10509, section 6."""
@@ -33,12 +34,12 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.attention_out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_in = Linear(width, 4 * width)
         self.activation = QuickGELU()
-        self.mlp_out = nn.Linear(4 * width, width)
+        self.mlp_out = Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b t d"], layer: int, attend: Attend) -> Tensor:

@@ -1,0 +1,104 @@
+"""A training step as a share of what matrix products reach, beside written-out baselines.
+
+    python benchmarks/training.py [--batch B] [--rounds R] [--json FILE]
+
+The toy of 6 layers of width 384 over 256 + 1024 slots, forward, backward and AdamW, counted as
+0.120 TFLOP a sequence (exact sparse attention, split head). Baselines in the same run: fused
+attention under boolean masks, and one head over both vocabularies beside it.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from interleaved import ceilings, conditions, in_turns, median_ratio, report
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dalle.models.dalle import Dalle, DalleConfig
+from dalle.nn.masks import dense_mask
+from dalle.training.optim import OptimConfig, build_optimizer
+
+TERAFLOP = 0.120
+TEXT, IMAGE = 16384, 8192
+
+
+def main() -> None:
+    """Print the table, and write it as JSON where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    flags = parser.parse_args()
+    first = ceilings()
+    rows: list[dict[str, object]] = []
+    for precision in ("float32", "bfloat16"):
+        calls = steps(flags.batch, mixed=precision == "bfloat16")
+        times = in_turns(calls, flags.rounds)
+        for name, taken in times.items():
+            rate = 1000 * TERAFLOP * flags.batch / statistics.median(taken)
+            rows.append(
+                {
+                    "step": name,
+                    "precision": precision,
+                    "seconds": statistics.median(taken),
+                    "tokens_a_second": 1280 * flags.batch / statistics.median(taken),
+                    "of_ceiling": rate / first[f"{precision}_gflops"],
+                    "by_ours": median_ratio(taken, times["ours"]),
+                }
+            )
+    report(rows, flags.json, first=first, last=ceilings(), **conditions())
+
+
+def steps(batch: int, *, mixed: bool) -> dict[str, Callable[[], object]]:
+    """A step of the model as it is, and with what others do in place of a part of it."""
+    torch.manual_seed(0)
+    model = Dalle(DalleConfig(text_vocab=TEXT, image_vocab=IMAGE, depth=6, width=384, heads=6))
+    joint = nn.Linear(384, TEXT + 1 + IMAGE)
+    text = torch.randint(0, TEXT, (batch, 256))
+    text[:, 0] = TEXT
+    codes = torch.randint(0, IMAGE, (batch, 1024))
+    masks = {p: dense_mask(p, model.layout) for p in set(model.patterns)}
+
+    def masked(layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        mask = masks[model.patterns[layer]]
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+
+    def split_loss() -> Tensor:
+        output = model(text, codes)
+        of_text = F.cross_entropy(output.text.flatten(0, 1), text[:, 1:].flatten())
+        return of_text / 8 + F.cross_entropy(output.image.flatten(0, 1), codes.flatten()) * 7 / 8
+
+    def joint_loss() -> Tensor:
+        start = codes.new_full((batch, 1), model.start_of_image)
+        image = model._embed_image(torch.cat([start, codes[:, :-1]], dim=1))
+        embedded = torch.cat([model._embed_text(text), image], dim=1)
+        logits = joint(model._run(embedded, masked)).float()
+        targets = torch.cat([text[:, 1:], codes.new_full((batch, 1), -1), codes + TEXT + 1], dim=1)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+    whole_stream = model._over_everything(text.device)
+
+    def step(loss: Callable[[], Tensor], attend: object, optimizer: torch.optim.Optimizer) -> None:
+        model._whole_stream = attend  # type: ignore[assignment]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            total = loss()
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    masked.device = text.device  # type: ignore[attr-defined]
+    ours = build_optimizer(model, OptimConfig())
+    both = build_optimizer(nn.ModuleList([model, joint]), OptimConfig())
+    return {
+        "ours": partial(step, split_loss, whole_stream, ours),
+        "boolean mask": partial(step, split_loss, masked, ours),
+        "and joint head": partial(step, joint_loss, masked, both),
+    }
+
+
+if __name__ == "__main__":
+    main()

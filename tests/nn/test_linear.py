@@ -1,0 +1,82 @@
+"""The linear layer through oneDNN against torch's own, results and gradients."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from dalle.nn import linear as module
+from dalle.nn.linear import Linear, linear, product
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The shapes of the products that went to oneDNN."""
+    seen = []
+    original = module._product
+
+    def counted(x, weight, bias=None):
+        seen.append((tuple(x.shape), tuple(weight.shape)))
+        return original(x, weight, bias)
+
+    monkeypatch.setattr(module, "_product", counted)
+    monkeypatch.setattr(module, "LEAST_PRODUCTS", 1)
+    return seen
+
+
+def tensors(*leading, width=24, out=40, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((*leading, width), (out, width), (out,))
+    return [torch.randn(s, generator=generator).to(dtype).requires_grad_() for s in shapes]
+
+
+@pytest.mark.parametrize("available", [module._onednn() is not None])
+@pytest.mark.parametrize("leading", [(9,), (3, 5), (2, 2, 7)], ids=str)
+def test_results_and_gradients_are_those_of_torch(leading, calls, available):
+    results = []
+    for form in (linear, F.linear):
+        inputs = tensors(*leading)
+        out = form(*inputs)
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        results.append([out.detach(), *(x.grad for x in inputs)])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    assert len(calls) == (3 if available else 0)
+
+
+@pytest.mark.parametrize("available", [module._onednn() is not None])
+def test_only_the_gradients_asked_for_are_computed(calls, available):
+    x, weight, bias = tensors(9)
+    x.requires_grad_(False)
+    linear(x, weight, bias).sum().backward()
+    assert x.grad is None and weight.grad is not None
+    assert len(calls) == (2 if available else 0)
+
+
+def test_other_types_few_rows_and_odd_strides_stay_with_torch(calls):
+    with torch.no_grad():
+        x, weight, bias = tensors(9)
+        linear(x[:7], weight, bias)
+        linear(x[:, ::2], weight[:, ::2], bias)
+        product(x[:, 2:], weight[:, 2:].contiguous())
+        product(x[:, 2:].contiguous(), weight[:, 2:])
+        linear(*tensors(9, dtype=torch.float64))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert linear(x, weight, bias).dtype == torch.bfloat16
+    assert calls == []
+
+
+@pytest.mark.parametrize("available", [module._onednn() is not None])
+def test_products_of_transposed_matrices(calls, available):
+    with torch.no_grad():
+        x, weight, _ = tensors(30)
+        torch.testing.assert_close(product(x, weight), x @ weight.t())
+        torch.testing.assert_close(product(x.t(), x.t()), x.t() @ x)
+    assert len(calls) == (2 if available else 0)
+
+
+def test_the_layer_is_a_linear_layer_of_torch():
+    torch.manual_seed(0)
+    layer = Linear(16, 24)
+    assert isinstance(layer, torch.nn.Linear) and list(layer.state_dict()) == ["weight", "bias"]
+    x = torch.randn(3, 8, 16)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
