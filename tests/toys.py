@@ -84,6 +84,8 @@ class ToyTask:
     """The step whose loss is made infinite."""
     slow_at: int | None = None
     """The step that takes a minute."""
+    pause: float = 0.0
+    """Seconds that a step takes besides, in which a save gets on."""
     on_step: Callable[[int], None] | None = None
     """Called at each step."""
     kind: str = "dvae"
@@ -122,6 +124,7 @@ class ToyTask:
         total = error.sum() / max(counts["targets"], 1.0)
         if step == self.slow_at:
             time.sleep(60)
+        time.sleep(self.pause)
         if self.on_step is not None:
             self.on_step(step)
         if step == self.poison_at:

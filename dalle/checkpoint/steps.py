@@ -122,13 +122,14 @@ def best_step(run: Path, *, newest: int | None = None) -> Path | None:
     return min(losses, key=losses.__getitem__) if losses else None
 
 
-def prune_steps(run: Path, *, newest: int, keep_last: int) -> list[Path]:
-    """Delete all steps but the last few and the best one.
+def prune_steps(run: Path, *, newest: int, keep_last: int, keep_every: int = 0) -> list[Path]:
+    """Delete all steps but the last few, the best one, and those of round numbers.
 
     Args:
         run: a run's folder.
         newest: the step just written; later ones, which were found damaged, are let be.
         keep_last: how many of the newest stay, at least 1.
+        keep_every: steps that are a multiple of it stay too; 0: none for that reason.
 
     Returns:
         What was deleted.
@@ -136,6 +137,8 @@ def prune_steps(run: Path, *, newest: int, keep_last: int) -> list[Path]:
     steps = _up_to(run, newest)
     read_manifest(steps[-1])  # nothing goes before the newest is whole
     stay = {*steps[-max(keep_last, 1) :], best_step(run, newest=newest)}
+    if keep_every:
+        stay |= {step for step in steps if (step_of(step) or 0) % keep_every == 0}
     gone = [step for step in steps if step not in stay]
     for step in gone:
         remove_folder(step)

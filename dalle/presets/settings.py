@@ -113,6 +113,8 @@ class LoopSettings:
     save_every: int = 1000
     keep_last: int = 2
     """How many of the newest checkpoints stay, beside the best one."""
+    keep_every: int = 0
+    """Checkpoints of steps that are a multiple of it stay for good; 0: none for that reason."""
     num_workers: int = 0
     """Processes that read data, per process that trains."""
     tracker: str | None = None
@@ -160,6 +162,7 @@ def train_config(
         preview_every=loop.preview_every,
         save_every=loop.save_every,
         keep_last=loop.keep_last,
+        keep_every=loop.keep_every,
         num_workers=loop.num_workers,
         device=device,
         tracker=loop.tracker,

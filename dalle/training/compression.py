@@ -4,6 +4,7 @@ Source: arXiv 1905.13727; arXiv 2102.12092, appendix E, whose variant is another
 docs/distributed.md.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dalle.errors import ConfigError
 from dalle.training.settings import TrainConfig
+from dalle.training.shards import on_host
 from dalle.training.world import TIMEOUT, World
 
 FILES = "compression-*.safetensors"
@@ -60,12 +62,13 @@ class PowerSgd:
         # A function of the step, so that a resumed run draws the same.
         state.rng = np.random.RandomState([self._seed, state.iter])
 
-    def save(self, folder: Path) -> None:
-        """Write what this process keeps; called by every process."""
+    def take_state(self) -> Callable[[Path], None]:
+        """Copy what this process keeps; what is returned writes it into a folder."""
         kept = {UPDATES: torch.tensor(self.state.iter)}
         for name, tensors in self._kept().items():
-            kept |= {f"{name}/{bucket}": tensor.cpu() for bucket, tensor in tensors.items()}
-        save_file(kept, folder / _file_name(self._world.rank, self._world.size))
+            kept |= {f"{name}/{bucket}": on_host(tensor) for bucket, tensor in tensors.items()}
+        file = _file_name(self._world.rank, self._world.size)
+        return lambda folder: save_file(kept, folder / file)
 
     def load(self, folder: Path) -> None:
         """Go on; among another number of processes each takes the mean of what all had left."""

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from dalle.checkpoint.weights import load_weights
 from dalle.errors import ConfigError
-from dalle.training.shards import Shards, whole_weights
+from dalle.training.shards import Shards, host_copy, whole_weights
 
 
 class Ema:
@@ -49,12 +49,12 @@ class Ema:
             average.copy_(buffer)
 
     def weights(self, *, keep: bool) -> dict[str, Tensor]:
-        """The averaged state dict; called by every process.
+        """A copy of the averaged state dict on the host; called by every process.
 
         Args:
             keep: whether this process wants it; others get an empty one.
         """
-        return dict(self.module.state_dict()) if keep else {}
+        return host_copy(self.module) if keep else {}
 
     def load(self, path: Path) -> None:
         """Go on from saved averages."""

@@ -24,10 +24,11 @@ from dalle.training.ema import DividedEma, Ema
 from dalle.training.held_out import EvaluatedModel, HeldOut
 from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
+from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
 from dalle.training.signals import StopRequest, stop_with_launcher
-from dalle.training.state import TRAINING, Run, Saver, find_resume
+from dalle.training.state import TRAINING, Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
 from dalle.training.update import build_updater
@@ -96,6 +97,7 @@ def train(
         stack.enter_context(_plain_words(config, world))
         training = _Training(run, world, stop, watch, allow_change=allow_change)
         stack.callback(training.tracking.close)
+        stack.callback(training.saver.close)
         return training.go(train_source, held_out_source)
 
 
@@ -178,6 +180,7 @@ class _Training:
         if self.ema is not None:
             self.ema.update(step=done)
         self.tracking.advance(done)
+        self.saver.advance()
         config, last = self.config, done == self.config.steps
         if last or done % config.log_every == 0:
             self._log(done, result)
@@ -194,6 +197,8 @@ class _Training:
             self.watch.at(f"saving step {done}", limit=SLOW_SECONDS)
             self.stepper.finite.flush(done)
             self.saver.save(done, held_out=self.held_out)
+            if last or stopping:
+                self.saver.finish()
         if stopping:
             raise Interrupted(f"saved at step {done}; run the same command to continue")
 

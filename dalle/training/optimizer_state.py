@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dalle.checkpoint.manifest import write_json
 from dalle.errors import CheckpointError
-from dalle.training.shards import Shards, shape_of
+from dalle.training.shards import Shards, on_host, shape_of
 from dalle.training.world import World
 
 OPTIMIZER = "optimizer"
@@ -37,16 +37,20 @@ class Saved:
     tensor: Tensor
 
 
-def write_state(
-    folder: Path, world: World, wholes: Iterable[tuple[str, Callable[[], Tensor]]]
-) -> None:
-    """Write this process's share; called by every process.
+def take_state(
+    world: World, wholes: Iterable[tuple[str, Callable[[], Tensor]]], scaler: Any
+) -> Callable[[Path], None]:
+    """Copy this process's share to the host; called by every process.
 
     Args:
-        folder: where.
-        world: its processes.
+        world: the run's processes.
         wholes: each tensor's name, <what>/<parameter>, and how to get it whole, which all
             processes do together.
+        scaler: float16's loss scale; None is no scaler.
+
+    Returns:
+        What writes the share into a folder. It gathers nothing, so that a process whose disk is
+        full leaves nobody waiting, and it may run beside further updates.
     """
     share, sizes = {}, [0] * world.size
     for name, gather in wholes:
@@ -54,13 +58,19 @@ def write_state(
         writer = sizes.index(min(sizes))
         sizes[writer] += tensor.numel()
         if writer == world.rank:
-            share[name] = tensor.detach().cpu().contiguous()
-    # Nothing is gathered from here on: a process whose disk is full leaves nobody waiting.
-    save_file(share, folder / _file_name(world))
+            share[name] = on_host(tensor).contiguous()
+    scale = None if scaler is None or not world.is_main else dict(scaler.state_dict())
+
+    def write(folder: Path) -> None:
+        save_file(share, folder / _file_name(world))
+        if scale is not None:
+            write_json(folder / SCALER, scale)
+
+    return write
 
 
 def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
-    """What `write_state` wrote, one tensor at a time.
+    """What `take_state` wrote, one tensor at a time.
 
     Raises:
         CheckpointError: it is of another model, or not there.
@@ -88,7 +98,7 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
 def state_of(
     module: nn.Module, optimizer: torch.optim.Optimizer, shards: Shards
 ) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """The state of one of torch's optimizers over the module's parameters, for `write_state`."""
+    """The state of one of torch's optimizers over the module's parameters, for `take_state`."""
     for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             yield f"{key}/{name}", _gatherer(parameter, value, key, shards)
@@ -115,14 +125,8 @@ def load_optimizer(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def write_scaler(folder: Path, scaler: Any) -> None:
-    """Keep float16's loss scale; None is no scaler."""
-    if scaler is not None:
-        write_json(folder / SCALER, scaler.state_dict())
-
-
 def load_scaler(folder: Path, scaler: Any) -> None:
-    """Put it back, where there is one."""
+    """Put float16's loss scale back, where there is one."""
     if scaler is not None and (folder / SCALER).is_file():
         state: Mapping[str, Any] = json.loads((folder / SCALER).read_text(encoding="utf-8"))
         scaler.load_state_dict(state)

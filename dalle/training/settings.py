@@ -23,6 +23,7 @@ FREE = frozenset(
         "preview_every",
         "save_every",
         "keep_last",
+        "keep_every",
         "out",
     }
 )
@@ -65,6 +66,8 @@ class TrainConfig:
     """Updates between two checkpoints; the end is always saved."""
     keep_last: int = 2
     """How many of the newest checkpoints stay, beside the best one."""
+    keep_every: int = 0
+    """Checkpoints of steps that are a multiple of it stay for good; 0: none for that reason."""
     num_workers: int = 0
     """Processes that read data, per process that trains."""
     device: Device = "auto"
@@ -74,7 +77,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "micro_batches", "log_every", "save_every"):
             _at_least(self, name, 1)
-        for name in ("validate_every", "validate_samples", "preview_every", "num_workers", "seed"):
+        for name in (
+            "validate_every",
+            "validate_samples",
+            "preview_every",
+            "keep_every",
+            "num_workers",
+            "seed",
+        ):
             _at_least(self, name, 0)
         _at_least(self, "keep_last", 1)
         if self.powersgd_rank is not None:

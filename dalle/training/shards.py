@@ -111,16 +111,16 @@ def shape_of(parameter: nn.Parameter) -> torch.Size:
 def whole_weights(
     module: nn.Module, shards: Shards, *, keep: bool, parts: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The state dict of a divided model, on the host; called by every process.
+    """A copy of a model's state dict on the host; called by every process.
 
     Args:
         module: the unwrapped model.
-        shards: how it is divided; where it is not, nothing is copied.
+        shards: how it is divided.
         keep: whether this process wants it; others get an empty one.
         parts: to be joined in place of the parameters' own, by name.
     """
     if not shards.divided:
-        return dict(module.state_dict()) if keep else {}
+        return host_copy(module) if keep else {}
     parameters = dict(module.named_parameters())
     weights = {}
     for name, value in module.state_dict().items():
@@ -129,5 +129,15 @@ def whole_weights(
             part = shards.part(parameter) if parts is None else parts[name]
             value = shards.join(parameter, part)
         if keep:
-            weights[name] = value.detach().to("cpu", copy=True)
+            weights[name] = on_host(value)
     return weights
+
+
+def host_copy(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict of an undivided model, copied to the host."""
+    return {name: on_host(value) for name, value in module.state_dict().items()}
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """A copy on the host, which what happens to the tensor later leaves alone."""
+    return tensor.detach().to("cpu", copy=True)

@@ -1,6 +1,7 @@
 """Updates by torch's own optimizer: on one process, under DDP, under FSDP2."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,8 +18,7 @@ from dalle.training.optimizer_state import (
     load_optimizer,
     load_scaler,
     state_of,
-    write_scaler,
-    write_state,
+    take_state,
 )
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Fsdp2Shards, Shards, Undivided
@@ -98,10 +98,15 @@ class TorchUpdater:
             raise NonFiniteError("float16 overflows at every loss scale; use bfloat16")
         return torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
 
-    def save(self, folder: Path) -> None:
+    def take_state(self) -> Callable[[Path], None]:
         """See `Updater`."""
-        write_state(folder, self._world, state_of(self._module, self._optimizer, self.shards))
-        if self._world.is_main:
-            write_scaler(folder, self._scaler)
-        if self._compression is not None:
-            self._compression.save(folder)
+        states = state_of(self._module, self._optimizer, self.shards)
+        write = take_state(self._world, states, self._scaler)
+        compressed = None if self._compression is None else self._compression.take_state()
+
+        def write_all(folder: Path) -> None:
+            write(folder)
+            if compressed is not None:
+                compressed(folder)
+
+        return write_all

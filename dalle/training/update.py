@@ -1,5 +1,6 @@
 """One update of the weights, by the strategy in force."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -31,8 +32,12 @@ class Updater(Protocol):
         """Clip, change the weights, forget the gradients; the norm before clipping."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write the optimizer's state; called by every process."""
+    def take_state(self) -> Callable[[Path], None]:
+        """Copy the optimizer's state to the host; called by every process.
+
+        Returns:
+            What writes this process's share into a folder; it may run beside further updates.
+        """
         ...
 
 

@@ -18,8 +18,7 @@ from dalle.training.optimizer_state import (
     STEP,
     load_scaler,
     read_state,
-    write_scaler,
-    write_state,
+    take_state,
 )
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards, Undivided, Zero3Shards
@@ -67,11 +66,9 @@ class ZeroUpdater:
             return torch.tensor(torch.nan)
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
 
-    def save(self, folder: Path) -> None:
+    def take_state(self) -> Callable[[Path], None]:
         """See `Updater`."""
-        write_state(folder, self._world, self._wholes())
-        if self._world.is_main:
-            write_scaler(folder, self._scaler)
+        return take_state(self._world, self._wholes(), self._scaler)
 
     def _wholes(self) -> Iterator[tuple[str, Callable[[], Tensor]]]:
         from deepspeed.utils import safe_get_full_optimizer_state

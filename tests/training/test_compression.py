@@ -127,7 +127,7 @@ def test_another_number_of_processes_shares_what_was_left_over(
 ) -> None:
     """The sum over processes of gradient and rest is the same, so is its mean."""
     rest = alone.state.error_dict[0].clone()
-    alone.save(tmp_path)
+    alone.take_state()(tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
     saved = load_file(path)
     path.unlink()

@@ -157,6 +157,8 @@ def test_a_full_disk_stops_with_the_path_and_keeps_what_was_saved(
 
     def limited(step: int) -> None:
         if step == 12:
+            while not (tmp_path / "step-00000010").exists():
+                time.sleep(0.001)
             resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -121,7 +121,7 @@ def finish_together(out: Path, **options: Any) -> str:
 
 def kill_after(step: int, out: Path, **options: Any) -> None:
     """Start, and kill all processes at once when that many steps are done."""
-    group = ToyGroup(out, task={"slow_at": step}, **options)
+    group = ToyGroup(out, task={"slow_at": step, "pause": 0.03}, **options)
     group.wait_for(f'"step": {step},', out / tracking.METRICS)
     assert set(group.kill()) == {-signal.SIGKILL}, group.said
 
