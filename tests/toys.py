@@ -1,5 +1,6 @@
 """A tiny task that trains in milliseconds, for tests of the loop and of checkpoints."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -80,8 +81,10 @@ class ToyTask:
     """Fits a noisy sine; every third sample has no target, so that counts differ by micro-batch."""
 
     config: ToyConfig = field(default_factory=ToyConfig)
-    poison_at: int | None = None
-    """The step whose loss is made infinite."""
+    poison_at: tuple[int, ...] = ()
+    """Steps whose loss is made infinite, and its gradient not a number."""
+    poison_rank: int | None = None
+    """The only process where it is."""
     slow_at: int | None = None
     """The step that takes a minute."""
     pause: float = 0.0
@@ -127,7 +130,7 @@ class ToyTask:
         time.sleep(self.pause)
         if self.on_step is not None:
             self.on_step(step)
-        if step == self.poison_at:
+        if step in self.poison_at and self.poison_rank in (None, int(os.environ.get("RANK", 0))):
             total = total / 0.0
         return Loss(total=total, metrics={"loss": total.detach(), "double": 2 * total.detach()})
 

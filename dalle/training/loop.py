@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -13,14 +14,15 @@ import torch
 from torch import nn
 
 from dalle.checkpoint.load import WEIGHTS
-from dalle.checkpoint.steps import best_step, step_folder, sweep
+from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
 from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
-from dalle.errors import DataError, Interrupted, OutOfMemoryError
+from dalle.errors import DataError, Interrupted, NonFiniteError, OutOfMemoryError
 from dalle.protocols import Source, Task
 from dalle.training import noise
 from dalle.training.ema import DividedEma, Ema
+from dalle.training.finite import FiniteCheck
 from dalle.training.held_out import EvaluatedModel, HeldOut
 from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
@@ -88,17 +90,52 @@ def train(
     """
     stop_with_launcher()
     run = Run(out=Path(out).expanduser(), task=task, config=config, settings=run_config or {})
+    failed_at = -1
+    with StopRequest() as stop:
+        while True:
+            try:
+                return _train_on(
+                    run,
+                    stop,
+                    train_source,
+                    held_out_source,
+                    allow_change=allow_change,
+                    failed_at=failed_at,
+                )
+            except _GoBack as back:
+                failed_at = back.step
+            gc.collect()  # the model and its gradients, before they are made anew
+
+
+class _GoBack(Exception):
+    """Too much was not finite after `step` updates, and there is a checkpoint to go on from."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
+
+
+def _train_on(
+    run: Run,
+    stop: StopRequest,
+    train_source: Source,
+    held_out_source: Source | None,
+    *,
+    allow_change: tuple[str, ...],
+    failed_at: int,
+) -> TrainResult:
+    """From the last checkpoint on, or from the start."""
+    config = run.config
     world = open_world(config)
     with contextlib.ExitStack() as stack:
         stack.callback(close_world, world)
         world.on_main(lambda: _take_folder(run.out, stack))
-        stop = stack.enter_context(StopRequest())
         watch = stack.enter_context(Watch(run.out, rank=world.rank, size=world.size))
         stack.enter_context(_plain_words(config, world))
         training = _Training(run, world, stop, watch, allow_change=allow_change)
         stack.callback(training.tracking.close)
         stack.callback(training.saver.close)
-        return training.go(train_source, held_out_source)
+        return training.go(train_source, held_out_source, failed_at=failed_at)
 
 
 class _Training:
@@ -134,9 +171,15 @@ class _Training:
         if world.divides_weights:
             ema = _average(self.module, self.config, folder, shards=self.shards)
         self.ema = ema
-        self.stepper = Stepper(task=run.task, config=self.config, world=world, updater=updater)
+        self.stepper = Stepper(
+            task=run.task,
+            config=self.config,
+            world=world,
+            updater=updater,
+            finite=FiniteCheck(resume and resume["finite"]),
+        )
         self.saver = Saver(run, world, self.module, self.ema, updater)
-        self.start = 0 if resume is None else int(resume["step"])
+        self.start = self.done = 0 if resume is None else int(resume["step"])
         self.held_out: dict[str, float] | None = resume and resume["held_out"]
         self.metrics: dict[str, float] = {}
         self.tracking = Tracking(
@@ -149,8 +192,26 @@ class _Training:
         )
         self._greet(resume)
 
-    def go(self, train_source: Source, held_out_source: Source | None) -> TrainResult:
-        """Do the steps that are left."""
+    def go(
+        self, train_source: Source, held_out_source: Source | None, *, failed_at: int
+    ) -> TrainResult:
+        """Do the steps that are left; what is not finite too often sends the run back.
+
+        What an accident of the machine did is gone then. What comes back by step `failed_at`, from
+        which the run was sent back before, is the run's own, and ends it.
+        """
+        try:
+            return self._steps(train_source, held_out_source)
+        except NonFiniteError as error:
+            with contextlib.suppress(NonFiniteError):
+                self.saver.finish()
+            saved = self.world.on_main(lambda: bool(list_steps(self.run.out)))
+            if not saved or self.done <= failed_at:
+                raise
+            self.tracking.say(f"{error}\ngoing back to the last checkpoint, once")
+            raise _GoBack(self.done) from None
+
+    def _steps(self, train_source: Source, held_out_source: Source | None) -> TrainResult:
         began = time.monotonic()
         held_out = self._held_out(held_out_source)
         batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
@@ -163,6 +224,7 @@ class _Training:
                 lr=self.config.optim.lr_at(step, steps=self.config.steps),
                 stop=self.stop.signal is not None,
             )
+            self.done = step + 1
             self._after(step + 1, result, held_out)
         checkpoint = step_folder(self.run.out, max(self.start, self.config.steps))
         return TrainResult(
@@ -180,6 +242,11 @@ class _Training:
         if self.ema is not None:
             self.ema.update(step=done)
         self.tracking.advance(done)
+        for step in self.stepper.finite.news():
+            self.tracking.say(
+                f"step {step}: the loss or its gradient is infinite or not a number; the update "
+                f"was skipped ({self.stepper.finite.count} of {step} so far)"
+            )
         self.saver.advance()
         config, last = self.config, done == self.config.steps
         if last or done % config.log_every == 0:
@@ -195,8 +262,9 @@ class _Training:
         stopping = (result.stop or alone) and not last
         if last or stopping or _due(done, config.save_every):
             self.watch.at(f"saving step {done}", limit=SLOW_SECONDS)
-            self.stepper.finite.flush(done)
-            self.saver.save(done, held_out=self.held_out)
+            finite = self.stepper.finite
+            finite.flush()
+            self.saver.save(done, held_out=self.held_out, skipped=finite.state())
             if last or stopping:
                 self.saver.finish()
         if stopping:
@@ -207,11 +275,13 @@ class _Training:
         local = torch.stack([result.metrics[name].float() for name in names]).tolist()
         values = dict(zip(names, self.world.sum(local), strict=True))
         values |= {"lr": result.lr, "grad_norm": float(result.grad_norm)}
+        if self.stepper.finite.count:
+            values["skipped"] = float(self.stepper.finite.count)
         self.metrics = values
         self.tracking.log(done, values)
 
     def _validate(self, done: int, held_out: HeldOut) -> None:
-        self.stepper.finite.flush(done)
+        self.stepper.finite.flush()
         values = held_out.validate(done)
         self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
         self.tracking.held_out(done, values)

@@ -24,7 +24,7 @@ from dalle.checkpoint.manifest import (
 )
 from dalle.checkpoint.steps import RUN, prune_steps, step_folder
 from dalle.config import to_json
-from dalle.errors import CheckpointError, DalleError, RankError
+from dalle.errors import CheckpointError, DalleError, NonFiniteError, RankError
 from dalle.training.background import Background
 from dalle.training.ema import DividedEma, Ema
 from dalle.training.shards import shape_of, whole_weights
@@ -63,13 +63,21 @@ class Saver:
         self._neighbours: dict[str, Entry] = {}
         self._publish: Callable[[], None] | None = None
 
-    def save(self, step: int, *, held_out: Mapping[str, float] | None) -> None:
+    def save(
+        self, step: int, *, held_out: Mapping[str, float] | None, skipped: Mapping[str, Any]
+    ) -> None:
         """Begin with the checkpoint of `step`; called by every process.
 
         The state is copied before this returns. What is on its way is waited for first.
 
+        Args:
+            step: updates done.
+            held_out: the last numbers on held-out data.
+            skipped: what `FiniteCheck` remembers.
+
         Raises:
-            SaveError: this one or the one before could not be written; what is whole is untouched.
+            SaveError: the one before could not be written; what is whole is untouched.
+            NonFiniteError: it held weights that are not finite.
         """
         self.finish()
         target = step_folder(self._run.out, step)
@@ -77,7 +85,7 @@ class Saver:
         self._on_its_way = inside
         weights = self._whole_weights()
         write_share = self._updater.take_state()
-        fields = self._run_fields(step, held_out)
+        fields = {**self._run_fields(step, held_out), "skipped": dict(skipped)}
 
         def share() -> None:
             with saving(target, needed=self._needed):
@@ -172,6 +180,7 @@ class Saver:
 
     def _write_model(self, inside: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         for name, state in weights.items():
+            _check_finite(state)
             write_weights(inside, state, name=name)
         self._neighbours = self._write_neighbours(inside)
         model = to_json(self._module.config)
@@ -205,6 +214,17 @@ class Saver:
             "config": to_json(dict(self._run.settings)),
             "versions": _versions(),
         }
+
+
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Updates that are not finite are skipped: where such weights are, a device has failed."""
+    for name, value in weights.items():
+        if not bool(value.isfinite().all()):
+            raise NonFiniteError(
+                f"the weights {name} became infinite or not a number between two checkpoints, "
+                "although no update did; run the same command again, on another device if it "
+                "comes back"
+            )
 
 
 def _link_neighbours(previous: Path, inside: Path) -> dict[str, Entry]:

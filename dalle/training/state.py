@@ -30,7 +30,10 @@ class Run:
 def find_resume(
     run: Run, world: World, model: Any, *, allow_change: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    """Where to go on, as JSON values: `path`, `step`, `held_out`, `skipped`; None for a new run.
+    """Where to go on, as JSON values; None for a new run.
+
+    They are `path`, `step`, `held_out`, `finite` (what `FiniteCheck` remembered), and `skipped`
+    (which steps are not whole).
 
     Args:
         run: this command's.
@@ -51,6 +54,7 @@ def find_resume(
         "path": str(found.path),
         "step": found.step,
         "held_out": saved.get("held_out"),
+        "finite": saved.get("skipped"),
         "skipped": [f"{item.path.name} is not whole: {item.reason}" for item in found.skipped],
     }
 

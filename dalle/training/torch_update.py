@@ -72,7 +72,7 @@ class TorchUpdater:
             scaled.backward()
 
     def apply(self, *, lr: float) -> Float[Tensor, ""]:
-        """See `Updater`; with float16 an overflow skips the update and lowers the loss scale."""
+        """See `Updater`; with float16 overflows lower the loss scale, no norm tells of them."""
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
@@ -85,11 +85,20 @@ class TorchUpdater:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip, norm, foreach=True)
         set_lr(self._optimizer, lr)
         if self._scaler is None:
-            self._optimizer.step()
+            self._step_if_finite(norm)
         else:
             norm = self._step_scaled(norm)
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _step_if_finite(self, norm: Float[Tensor, ""]) -> None:
+        """Leave weights and moments alone when the norm is not finite, by torch's own door."""
+        if self._optimizer.defaults["fused"]:
+            # As GradScaler does it: judged on the device, which nobody has to wait for.
+            self._optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+            self._optimizer.step()
+        elif bool(norm.isfinite()):
+            self._optimizer.step()
 
     def _step_scaled(self, norm: Float[Tensor, ""]) -> Float[Tensor, ""]:
         self._scaler.step(self._optimizer)

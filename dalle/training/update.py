@@ -29,7 +29,10 @@ class Updater(Protocol):
         ...
 
     def apply(self, *, lr: float) -> Float[Tensor, ""]:
-        """Clip, change the weights, forget the gradients; the norm before clipping."""
+        """Clip, change the weights, forget the gradients; the norm before clipping.
+
+        Gradients that are not finite change nothing; their norm is not finite either.
+        """
         ...
 
     def take_state(self) -> Callable[[Path], None]:

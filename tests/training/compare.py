@@ -1,5 +1,6 @@
 """Whether two runs are the same: curves, weights, averages and the optimizer's state."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,12 @@ from tests.training.toy_process import curve
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the last checkpoint, however many files they are in."""
-    folder = checkpoint.latest_whole(out)
+    """All tensors of the last checkpoint."""
+    return weights_of(checkpoint.latest_whole(out))
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a step, however many files they are in."""
     found: dict[str, torch.Tensor] = {}
     for path in sorted(folder.rglob("*.safetensors")):
         prefix = path.stem if path.parent == folder else path.parent.name
@@ -30,9 +35,14 @@ def assert_same(out: Path, expected: Path) -> None:
 
 def assert_close(out: Path, expected: Path, *, rel: float = 1e-4) -> None:
     """But for rounding."""
-    for one, other in zip(curve(out), curve(expected), strict=True):
+    for one, other in zip(_numbers(out), _numbers(expected), strict=True):
         assert one == pytest.approx(other, rel=rel, abs=1e-6)
     found, wanted = weights(out), weights(expected)
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         torch.testing.assert_close(found[name], tensor, rtol=10 * rel, atol=rel / 10)
+
+
+def _numbers(out: Path) -> list[dict[str, float]]:
+    """The curve, with -inf for what was not finite."""
+    return [{k: -math.inf if v is None else v for k, v in line.items()} for line in curve(out)]

@@ -17,7 +17,7 @@ from accelerate import DistributedType
 
 from dalle import checkpoint
 from dalle.checkpoint import steps
-from dalle.errors import ConfigError, FolderInUseError, NonFiniteError, SaveError
+from dalle.errors import ConfigError, FolderInUseError, SaveError
 from dalle.training import launch, lock
 from dalle.training.lock import FolderLock
 from dalle.training.loop import TrainConfig, train
@@ -62,37 +62,6 @@ def test_one_press_that_arrives_twice_is_one_press() -> None:
         os.kill(os.getpid(), signal.SIGINT)  # as launchers pass it on
         assert stop.signal == "SIGINT"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = ToyProcess(out, task={"poison_at": 12})
-    assert process.wait() == 4
-    assert (
-        "NonFiniteError: the loss or its gradient became infinite or not a number at step 13"
-        in (process.said)
-    )
-    assert [path.name for path in steps.list_steps(out)] == ["step-00000005", "step-00000010"]
-    checkpoint.verify(steps.list_steps(out)[-1], training=True)
-    assert "going on from step 10" in finish(out)
-
-
-def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
-    class Steep(ToyTask):
-        def loss(self, *args, **options):  # type: ignore[no-untyped-def]
-            loss = super().loss(*args, **options)
-            loss.total.register_hook(lambda gradient: gradient * torch.inf)
-            return loss
-
-    with pytest.raises(NonFiniteError, match="at step 1;"):
-        train(
-            Steep(),
-            TrainConfig(steps=3, batch_size=4, device="cpu"),
-            train_source=ToySource(),
-            held_out_source=None,
-            out=tmp_path,
-        )
-    assert steps.list_steps(tmp_path) == []
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
