@@ -5,7 +5,7 @@ import functools
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
 from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
-from dalle.errors import DataError, Interrupted, NonFiniteError, OutOfMemoryError
+from dalle.errors import Interrupted, NonFiniteError
 from dalle.protocols import Source, Task
 from dalle.training import noise
 from dalle.training.ema import DividedEma, Ema
@@ -26,6 +26,7 @@ from dalle.training.finite import FiniteCheck
 from dalle.training.held_out import EvaluatedModel, HeldOut
 from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
+from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
@@ -35,7 +36,7 @@ from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
 from dalle.training.update import build_updater
 from dalle.training.watch import SLOW_SECONDS, STEP_SECONDS, Watch, forget_processes
-from dalle.training.world import World, lost_others
+from dalle.training.world import World
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
 
@@ -85,7 +86,8 @@ def train(
         ConfigError: settings that cannot work, or other ones than the run began with.
         FolderInUseError: another run writes to `out`.
         NoWholeCheckpoint: `out` has checkpoints, none of them whole.
-        NonFiniteError, OutOfMemoryError, SaveError, DataError, RankError: see each.
+        NonFiniteError: updates were skipped too often, again after going back to a checkpoint.
+        OutOfMemoryError, SaveError, DataError, RankError: see each.
         Interrupted: a signal came; everything is saved.
     """
     stop_with_launcher()
@@ -131,7 +133,7 @@ def _train_on(
         stack.callback(close_world, world)
         world.on_main(lambda: _take_folder(run.out, stack))
         watch = stack.enter_context(Watch(run.out, rank=world.rank, size=world.size))
-        stack.enter_context(_plain_words(config, world))
+        stack.enter_context(plain_words(config, world))
         training = _Training(run, world, stop, watch, allow_change=allow_change)
         stack.callback(training.tracking.close)
         stack.callback(training.saver.close)
@@ -354,31 +356,3 @@ def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
 
 def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
-
-
-@contextlib.contextmanager
-def _plain_words(config: TrainConfig, world: World) -> Iterator[None]:
-    """Errors of torch that a user can do something about, in a sentence."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        if "DataLoader worker" in text:
-            raise DataError(
-                f"a process that reads data died ({text.splitlines()[0]}); run the same command "
-                "again, with fewer num_workers if memory was short"
-            ) from error
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-            if lost_others(error):
-                raise world.lost(error) from error
-            raise
-        reason = text.splitlines()[0] if text else "no memory left"
-        raise OutOfMemoryError(
-            f"out of memory: {reason}. Raise micro_batches (now {config.micro_batches}), which "
-            f"changes nothing else, or lower batch_size (now {config.batch_size}) or the model's "
-            "width or depth"
-        ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
