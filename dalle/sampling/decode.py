@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dalle.errors import InputError
+from dalle.nn.linear import weights_kept
 from dalle.protocols import Decoder
 from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
 
@@ -35,6 +36,7 @@ class _Launch:
 
 
 @torch.inference_mode()
+@weights_kept()
 def sample_codes(
     model: Decoder,
     texts: Int[Tensor, "prompts text"],
@@ -163,6 +165,7 @@ def _sample_launch(
 
 
 @torch.inference_mode()
+@weights_kept()
 def complete_text(
     model: Decoder, ids: list[int], *, seeds: list[int], sampling: Sampling
 ) -> list[list[int]]:
