@@ -37,7 +37,11 @@ def test_published_patterns_read_few_places() -> None:
     layout = StreamLayout(text=256, rows=32, cols=32)
     sizes = {
         pattern.name: (table.kept, table.stretch)
-        for pattern in (Pattern(name="row"), Pattern(name="column"), Pattern(name="conv", kernel=11))
+        for pattern in (
+            Pattern(name="row"),
+            Pattern(name="column"),
+            Pattern(name="conv", kernel=11),
+        )
         if (table := kept_slots(pattern, layout))
     }
     assert sizes == {"row": (33, 33), "column": (1024, 32), "conv": (192, 192)}
