@@ -29,7 +29,7 @@ def train(kind: str, out: Path, *more: str, strategy: str, size: int = 2) -> Pat
     words = ["train", kind, "--preset", "tiny", "--device", "cpu", "--log-every", "1"]
     words += ["--out", str(out), *more]
     if kind == "dalle":
-        words += ["--ema-decay", "0.9", "--lr", "0.1", "--guidance", "1.5"]
+        words += ["--ema-decay", "0.9", "--lr", "0.01", "--guidance", "1.5"]
         words += ["--preview-prompts", *PROMPTS]
     log = out.with_name(f"{out.name}.log")
     group = Group(main, words, log=log, strategy=strategy, size=size)
