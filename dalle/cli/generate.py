@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from dalle.cli import plain
 from dalle.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _complete(model: "Pipeline", beginnings: list[str], request: "Request") -> N
             top_k=sampling.top_k,
             top_p=sampling.top_p,
         ):
-            print(text)
+            print(plain(text))
 
 
 def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Path) -> None:

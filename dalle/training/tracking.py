@@ -204,7 +204,7 @@ def keep_metrics(path: Path, *, up_to: int) -> None:
             line = json.loads(text)
             if text.endswith("\n") and line["step"] <= up_to:
                 kept.append(text)
-        except (ValueError, KeyError, TypeError):  # cut short by a kill
+        except (ValueError, KeyError, TypeError, RecursionError):  # cut short by a kill
             continue
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
