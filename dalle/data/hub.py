@@ -95,7 +95,8 @@ def _load(place: str, config: str | None) -> Any:
         _check_card(Path(place))
         return datasets.load_dataset(place, config)
     except Exception as error:  # network, formats, names: the package has no common ancestor
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        # What it says first of a damaged file is that there was an error.
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"`datasets` cannot load {place!r}: {reason[0]}") from None
 
 

@@ -199,7 +199,7 @@ def keep_metrics(path: Path, *, up_to: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             line = json.loads(text)
             if text.endswith("\n") and line["step"] <= up_to:
