@@ -3,13 +3,14 @@
 What `datasets` does with archives is its own; here is what of it comes through our code.
 """
 
+import gc
 import io
 import json
 import os
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
@@ -35,7 +36,7 @@ def png() -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The data set's folder; connections are refused, although nothing says "offline"."""
 
     def refuse(*args: object, **options: object) -> None:
@@ -52,7 +53,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     datasets.disable_progress_bars()
     folder = tmp_path / "deep" / "er" / "data"
     folder.mkdir(parents=True)
-    return folder
+    yield folder
+    gc.collect()  # the package leaves csv files open
 
 
 def outside(place: Path) -> set[Path]:
