@@ -1,6 +1,5 @@
 import json
 import os
-import pickle
 import shutil
 import struct
 from collections.abc import Callable
@@ -181,26 +180,6 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, change: Change, mes
         checkpoint.load_folder(folder)
 
 
-class Canary:
-    def __reduce__(self) -> tuple[object, ...]:
-        return (os.system, ("touch canary",))
-
-
-def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("config.json", "model.safetensors", "ema.safetensors", "MANIFEST.json"):
-        folder = make_folder(tmp_path / "model")
-        (folder / "MANIFEST.json").unlink()
-        (folder / name).write_bytes(pickle.dumps(Canary()))
-        with pytest.raises(CheckpointError):
-            checkpoint.load_folder(folder)
-        torch.save(Canary(), folder / name)
-        with pytest.raises(CheckpointError):
-            checkpoint.load_folder(folder)
-        shutil.rmtree(folder)
-    assert not (tmp_path / "canary").exists()
-
-
 def test_a_header_that_promises_more_than_the_file_holds_costs_nothing(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "model")
     (folder / "MANIFEST.json").unlink()
@@ -210,17 +189,6 @@ def test_a_header_that_promises_more_than_the_file_holds_costs_nothing(tmp_path:
     ).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(CheckpointError, match="truncated or no safetensors file"):
-        checkpoint.load_folder(folder)
-
-
-def test_a_manifest_cannot_point_outside_its_folder(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "model")
-    (tmp_path / "secret").write_text("x")
-    path = folder / "MANIFEST.json"
-    data = json.loads(path.read_text())
-    data["files"]["../secret"] = {"bytes": 1, "sha256": "0" * 64}
-    path.write_text(json.dumps(data))
-    with pytest.raises(CheckpointError, match="outside its folder"):
         checkpoint.load_folder(folder)
 
 

@@ -35,7 +35,8 @@ def refuse_links_in_run(run: Path) -> None:
         InputError: names the first link.
     """
     for place, folders, files in os.walk(run):
-        folders[:] = [name for name in folders if step_of(Path(place, name)) is None]
+        if Path(place) == run:
+            folders[:] = [name for name in folders if step_of(Path(name)) is None]
         for name in (*folders, *files):
             if os.path.islink(os.path.join(place, name)):
                 raise InputError(
