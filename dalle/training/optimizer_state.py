@@ -73,7 +73,7 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
     """What `take_state` wrote, one tensor at a time.
 
     Raises:
-        CheckpointError: it is of another model, or not there.
+        CheckpointError: it is of another model, incomplete, or not there.
     """
     parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
     paths = sorted(folder.glob(f"{OPTIMIZER}*.safetensors"))
@@ -82,6 +82,7 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
             f"{folder} holds no optimizer state that this version reads; go on with the version "
             "that wrote it, or start from its weights in another folder"
         )
+    keys: dict[str, set[str]] = {}
     for path in paths:
         with open_tensors(path) as file:
             for full_name in file.keys():  # noqa: SIM118
@@ -91,8 +92,16 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
                 wanted = torch.Size([]) if key == STEP else shape
                 if shape is None or tensor.shape != wanted:
                     raise CheckpointError(f"{path}: {full_name!r} is of another model")
+                keys.setdefault(name, set()).add(key)
                 # A copy: what lies in the file's bytes may lie at any address.
                 yield Saved(key=key, name=name, tensor=tensor.clone())
+    every = set().union(*keys.values())
+    for name, some in keys.items():
+        if some != every:
+            raise CheckpointError(
+                f"{folder} lacks '{min(every - some)}/{name}', of which it holds the rest; take "
+                "another checkpoint"
+            )
 
 
 def state_of(
