@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dalle import checkpoint
+from dalle.checkpoint import folder as folder_module
 from dalle.checkpoint import hub, load, manifest, steps
 from dalle.checkpoint.weights import read_tensors
 from dalle.errors import CheckpointError, InputError, NoWholeCheckpoint, SaveError
@@ -274,6 +275,29 @@ def test_files_reach_the_disk_before_the_name_and_the_name_before_the_end(
     assert before[:3] == ["a", "b", "MANIFEST.json"]
     assert {"deep", f".tmp-7-{os.getpid()}"} <= set(before[3:])
     assert events[renamed + 1 :] == [("fsync", tmp_path.name)]
+
+
+def test_a_replaced_folder_has_its_name_on_the_disk_before_the_old_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path / "model")
+    events: list[str] = []
+    for module, name in ((os, "rename"), (folder_module, "sync_folder"), (shutil, "rmtree")):
+        call = getattr(module, name)
+
+        def spy(*args: Any, name: str = name, call: Any = call, **options: Any) -> Any:
+            events.append(f"{name} {Path(args[-1]).name}")
+            return call(*args, **options)
+
+        monkeypatch.setattr(module, name, spy)
+    make_folder(tmp_path / "model")
+    old = f".tmp-old-model-{os.getpid()}"
+    assert events[-4:] == [
+        f"rename {old}",
+        "rename model",
+        f"sync_folder {tmp_path.name}",
+        f"rmtree {old}",
+    ]
 
 
 def test_saving_again_replaces_a_model_folder_and_nothing_else(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dalle import checkpoint
@@ -114,6 +114,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(value=JSON, name=st.sampled_from(list(READERS)))
 def test_any_values_are_read_or_refused(
     original: Path, tmp_path_factory: pytest.TempPathFactory, value: object, name: str

@@ -17,7 +17,7 @@ from tests.sampling.test_output import NASTY, picture
 PROMPTS = st.lists(st.text(st.characters(), max_size=300), min_size=1, max_size=4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(prompts=PROMPTS)
 @example(prompts=["COM1", "lpt9.txt", "a.", "a ", "NUL\n", "con/../con"])
 @example(prompts=NASTY)

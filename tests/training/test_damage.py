@@ -95,8 +95,7 @@ def cut(path: Path, share: float) -> None:
 
 HARMS: dict[str, Callable[[Path], object]] = {
     "cut in half": lambda path: cut(path, 0.5),
-    "flipped at the start": lambda path: flip(path, 0.0),
-    "flipped at the end": lambda path: flip(path, 0.99),
+    "one bit flipped": lambda path: flip(path, 0.9),
 }
 
 
