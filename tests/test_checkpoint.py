@@ -224,6 +224,14 @@ def test_the_last_few_steps_and_the_best_one_stay(tmp_path: Path) -> None:
     assert not list(run.glob(".tmp-*"))
 
 
+def test_no_step_goes_before_the_newest_is_whole(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {1: 3.0, 2: 1.0, 3: 2.0})
+    (steps.step_folder(run, 3) / "MANIFEST.json").unlink()
+    with pytest.raises(CheckpointError, match="was not written to its end"):
+        steps.prune_steps(run, newest=3, keep_last=1)
+    assert [steps.step_of(path) for path in steps.list_steps(run)] == [1, 2, 3]
+
+
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(ZeroDivisionError),

@@ -1,5 +1,6 @@
 """No place where a file is read opens a pickle, however it is dressed, and the file is named."""
 
+import ast
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from dalle.training.loop import TrainConfig, train
 from tests.fakes import tiny_clip, tiny_dalle, tiny_dvae, tiny_text_tokenizer
 from tests.models.test_clip_transformers import save_clip
 from tests.safety.poison import DRESSES, poisoned
+from tests.test_floors import PACKAGE
 from tests.toys import Toy, ToyConfig, ToySource, ToyTask
 
 Read = Callable[[Path], object]
@@ -114,6 +116,28 @@ NEIGHBOURS = (
     "model.pkl",
 )
 """What other programs leave beside their models, and open."""
+
+
+FORBIDDEN = {
+    *("pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "subprocess", "code"),
+    *("torch.load", "np.load", "os.system", "os.popen", "os.execv", "torch.hub.load"),
+    *("eval", "exec", "compile", "__import__", "input"),
+    *("load_state", "broadcast_object_list", "all_gather_object", "scatter_object_list"),
+}
+"""Modules and calls that open pickles or run what they are given."""
+
+
+def test_nothing_in_the_package_could_unpickle_or_run_a_file() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            used: set[str] = set()
+            if isinstance(node, ast.Call):
+                used = {ast.unparse(node.func), ast.unparse(node.func).rpartition(".")[2]}
+                used -= {"compile", "eval"} if isinstance(node.func, ast.Attribute) else set()
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                module = getattr(node, "module", None)
+                used = {module} if module else {alias.name for alias in node.names}
+            assert not used & FORBIDDEN, f"{path}:{node.lineno}: {used & FORBIDDEN}"
 
 
 @pytest.mark.parametrize("dress", DRESSES)
