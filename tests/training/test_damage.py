@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,23 @@ def test_a_damaged_file_costs_two_steps(
         assert_same(out, unbroken)
         shutil.rmtree(out)
         shutil.copytree(original, out)
+
+
+def test_damage_is_not_blessed_by_the_steps_that_follow(tmp_path: Path) -> None:
+    """What they share by links keeps the hash that it was written with."""
+    out = tmp_path / "run"
+
+    def harm(step: int) -> None:
+        if step == 3:
+            while not steps.list_steps(out):
+                time.sleep(0.001)
+            flip(newest(out) / "text_tokenizer.json", 0.5)
+
+    go_on(out, ToyTask(config=TOY, on_step=harm))
+    assert len(steps.list_steps(out)) == 2
+    for step in steps.list_steps(out):
+        with pytest.raises(CheckpointError, match=r"text_tokenizer\.json is damaged"):
+            manifest.verify(step, training=True)
 
 
 @pytest.mark.parametrize("name", FILES)
