@@ -157,3 +157,12 @@ def test_the_limit_is_the_last_byte_that_is_read(tmp_path: Path) -> None:
     path.write_text("[1]" + " " * (MAX_BYTES - 2))
     with pytest.raises(ValueError, match="has 16777217 bytes; at most 16777216 are read"):
         read_json(path)
+
+
+def test_json_that_comes_through_a_pipe_is_not_taken(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    pipe = os.open(tmp_path / "a.json", os.O_RDWR)
+    os.write(pipe, b"{}")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_json(tmp_path / "a.json")
+    os.close(pipe)
