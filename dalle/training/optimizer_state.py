@@ -4,6 +4,7 @@ Each process writes its share of the tensors to one safetensors file, and reads 
 that a run goes on with any number of processes under any strategy.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,7 @@ def load_scaler(folder: Path, scaler: Any) -> None:
 
 
 def _number(value: Any) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no number")
     return value
 
