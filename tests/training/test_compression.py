@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dalle import checkpoint
 from dalle.checkpoint import steps
+from dalle.errors import CheckpointError
 from dalle.training.compression import PowerSgd
 from dalle.training.launch import open_world
 from dalle.training.optim import OptimConfig
@@ -132,6 +133,27 @@ def test_another_number_of_processes_shares_what_was_left_over(
     torch.testing.assert_close(alone.state.error_dict[0], 2 * rest)
     assert torch.equal(alone.state.q_memory_dict[0], saved["q/0"])
     assert alone.state.iter == 5
+
+
+@pytest.mark.parametrize("change", ["pickle", "name", "bucket", "missing"])
+def test_files_that_are_no_state_of_it_are_refused(
+    tmp_path: Path, alone: PowerSgd, change: str
+) -> None:
+    alone.take_state()(tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    saved = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    if change == "pickle":
+        torch.save(saved, path)
+    elif change == "missing":  # from one of two
+        path.unlink()
+        save_file(saved, tmp_path / "compression-00001-of-00002.safetensors")
+        save_file(
+            {"updates": saved["updates"]}, tmp_path / "compression-00002-of-00002.safetensors"
+        )
+    else:
+        save_file(saved | {"other/0" if change == "name" else "q/x": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match=r"compression-.*safetensors"):
+        alone.load(tmp_path)
 
 
 def test_other_strategies_and_float16_are_refused(tmp_path: Path) -> None:
