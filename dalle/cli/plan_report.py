@@ -177,7 +177,8 @@ def _fits(row: dict[str, Any], samples: int, found: dict[str, Any]) -> str:
         return "yes"
     most: int = row["largest_micro_batch"]
     if most:
-        return f"with --micro-batches {-(-samples // most)} times as many ({most} at once)"
+        parts = next(n for n in range(1, samples + 1) if samples % n == 0 and samples // n <= most)
+        return f"with --micro-batches {parts} times as many ({most} at once)"
     more = "" if found["recompute"] or found["model"] == "vae" else ", or --recompute"
     return f"no: divide more, more GPUs{more}"
 

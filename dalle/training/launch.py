@@ -57,6 +57,9 @@ def open_world(config: TrainConfig) -> World:
             )
     except (ImportError, ValueError, AssertionError) as error:
         raise ConfigError(f"the launcher's settings do not work here: {error}") from error
+    # A weight is used once in a pass: keeping its short copy till the end helps nobody, and holds
+    # the whole model once more where layers are computed again, or gathered one by one.
+    torch.set_autocast_cache_enabled(False)
     check_world(accelerator.num_processes, accelerator.distributed_type, deepspeed=deepspeed)
     if cpu and precision == "float16" and not deepspeed:
         # On CPUs accelerate computes in float32 then, and says nothing.
@@ -76,6 +79,7 @@ def open_world(config: TrainConfig) -> World:
 def close_world(world: World) -> None:
     """Let go of accelerate's state, so that the next run in this process starts afresh."""
     world.accelerator.free_memory()
+    torch.set_autocast_cache_enabled(True)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from dalle.training.memory import ModelSize, StepMemory
+from dalle.training.zero_update import BUCKET
 
 STRATEGIES = (
     "single",
@@ -20,7 +21,7 @@ STRATEGIES = (
     "fsdp2-offload",
 )
 """By the names of `dalle launch-config`, and one process."""
-ZERO_BUCKET = 4 * 500_000_000
+ZERO_BUCKET = 4 * BUCKET
 """DeepSpeed's buffer for gradients that travel together, whatever the model's size."""
 ZERO3_LIVE = 4 * (1_000_000_000 + 50_000_000)
 """Of weights that DeepSpeed's stage 3 has gathered and fetches ahead, at most."""

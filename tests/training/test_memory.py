@@ -62,6 +62,36 @@ class Step:
         close_world(world)
 
 
+def test_short_copies_of_weights_go_with_their_layer() -> None:
+    """Where layers are computed again, a further one costs what is kept of it, and no more."""
+    few, many = (
+        measure_step(
+            (what := planned(_of_depth(depth))).task,
+            what.sample,
+            samples=1,
+            on="cpu",
+            precision="bfloat16",
+            recompute=True,
+        )
+        for depth in (2, 4)
+    )
+    assert many.work - few.work == many.saved - few.saved
+
+
+def test_training_keeps_no_short_copies() -> None:
+    torch.manual_seed(0)
+    world = open_world(TrainConfig(steps=1, batch_size=1, device="cpu", precision="bfloat16"))
+    assert not torch.is_autocast_cache_enabled()
+    close_world(world)
+    assert torch.is_autocast_cache_enabled()
+
+
+def _of_depth(depth: int) -> PlanDalle:
+    tiny = DALLE_PLANS["tiny"]
+    model = dataclasses.replace(tiny.run.model, depth=depth)
+    return dataclasses.replace(tiny, run=dataclasses.replace(tiny.run, model=model))
+
+
 @pytest.mark.parametrize(("kind", "precision", "recompute"), CASES)
 def test_what_is_planned_is_what_a_step_holds(kind: str, precision: str, recompute: bool) -> None:
     what = planned(PLANS[kind]["tiny"])
