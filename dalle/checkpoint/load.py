@@ -20,6 +20,7 @@ from dalle.checkpoint.steps import find_whole, is_run, step_of
 from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.models.skeleton import skeleton
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -184,8 +185,7 @@ def _build(
     # Once without memory, to see that the file has what the config asks for; only then for real.
     with torch.device("meta"), _no_deeper_than(header, folder):
         check_shapes(build(config).state_dict(), path)
-    with _parameters_on_meta():
-        module: nn.Module = build(config)
+    module = skeleton(build, config)
     module.load_state_dict(read_tensors(path, device), strict=True, assign=True)
     return module.to(device), config
 
@@ -206,21 +206,5 @@ def _no_deeper_than(header: Header, folder: Path) -> Iterator[None]:
         yield
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from None
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Build with buffers (masks, positions) for real and parameters without memory."""
-
-    def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
-        if parameter is None:
-            return None
-        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    hook = register_module_parameter_registration_hook(move)
-    try:
-        yield
     finally:
         hook.remove()
