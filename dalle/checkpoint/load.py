@@ -29,7 +29,12 @@ KINDS = {
     "dvae": ("dalle.models.dvae", "DvaeConfig", "Dvae"),
     "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
     "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
+    "vqgan": ("dalle.models.vqgan", "VqganConfig", "Vqgan"),
 }
+DECODERS = ("dalle",)
+"""The kinds that draw pictures from texts."""
+IMAGE_TOKENIZERS = ("dvae", "vqgan")
+"""The kinds that are pictures as codes."""
 MAX_CONFIG_BYTES = 1 << 24
 SPARE_TENSORS = 1000
 
@@ -41,7 +46,7 @@ class LoadedFolder:
     """A model and what its folder says of it."""
 
     kind: str
-    """ "dvae", "clip" or "dalle"."""
+    """One of `KINDS`."""
     config: Any
     """The model's own config."""
     module: nn.Module
@@ -59,7 +64,7 @@ class LoadedFolder:
 def load_folder(
     where: str | Path,
     *,
-    kind: str | None = None,
+    kind: str | tuple[str, ...] | None = None,
     weights: Literal["auto", "ema", "model"] = "auto",
     device: str | torch.device = "cpu",
 ) -> LoadedFolder:
@@ -68,7 +73,7 @@ def load_folder(
     Args:
         where: a model folder, a run (its newest whole step is taken) or, where no such path exists,
             a model's name on the hub, `owner/name`.
-        kind: refuse other kinds than this.
+        kind: refuse other kinds than this, or than these.
         weights: "auto" takes the averaged weights where there are any.
         device: where the weights go.
 
@@ -112,7 +117,7 @@ def resolve(where: str | Path) -> Path:
     raise InputError(f"there is no model folder {path}; a model's name on the hub is owner/name")
 
 
-def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
+def read_config(folder: Path, *, kind: str | tuple[str, ...] | None = None) -> dict[str, Any]:
     """The fields of config.json, of which format and kind are checked."""
     path = folder / CONFIG
     if not path.is_file():
@@ -137,8 +142,10 @@ def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: kind is {found!r}; this version knows {', '.join(map(repr, KINDS))}"
         )
-    if kind is not None and found != kind:
-        raise CheckpointError(f"{folder} holds a model of kind {found!r}; expected {kind!r}")
+    wanted = (kind,) if isinstance(kind, str) else kind
+    if wanted is not None and found not in wanted:
+        expected = " or ".join(map(repr, wanted))
+        raise CheckpointError(f"{folder} holds a model of kind {found!r}; expected {expected}")
     if "model" not in fields:
         raise CheckpointError(f"{path}: field `model` is missing")
     return fields
