@@ -4,8 +4,9 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import httpx
 import huggingface_hub
 import pytest
 import torch
@@ -183,7 +184,8 @@ def test_a_file_on_the_hub_is_fetched_with_its_revision(
 
 def test_a_gated_model_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(name: str, **options: object) -> str:
-        raise GatedRepoError("gated", response=httpx.Response(403))
+        response: Any = SimpleNamespace(headers={}, request=None)
+        raise GatedRepoError("gated", response=response)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     with pytest.raises(InputError, match=r"is gated: its owner lets in who asked.*hf auth login"):
