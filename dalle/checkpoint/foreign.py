@@ -19,6 +19,7 @@ from dalle.pretrained.recognize import convert
 
 NON_COMMERCIAL = "NC"
 SNAPSHOTS = "snapshots"
+MAX_CONFIG_BYTES = 1 << 24
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,11 @@ def is_foreign(path: Path) -> bool:
     if not config.is_file():
         return holds_weights(path)
     # Folders of other packages have a config.json too; ours says its format and kind.
-    said = config.read_bytes()[: 1 << 20]
-    return b'"format"' not in said and b'"kind"' not in said
+    try:
+        fields = json.loads(config.read_bytes()[:MAX_CONFIG_BYTES])
+    except (ValueError, RecursionError):
+        return False  # whoever reads it says what is wrong
+    return isinstance(fields, dict) and not {"format", "kind"} & set(fields)
 
 
 def converted_folder(path: Path) -> Path:
