@@ -49,6 +49,7 @@ def vqgan(tmp_path: Path) -> Path:
 def decoder(tmp_path: Path) -> Path:
     (tmp_path / "toy").mkdir()
     (path := tmp_path / "toy" / "toy.bin").write_bytes(saved(toy_family.original()))
+    (tmp_path / "toy" / "toy.txt").write_text("its text tokenizer")
     return path
 
 
@@ -122,6 +123,14 @@ def test_a_decoders_file_generates_as_the_model_in_it(
     assert [p.codes.tolist() for p in again.generate("a red cube", num_samples=3)] == [
         p.codes.tolist() for p in ours
     ]
+
+
+def test_what_is_missing_is_said_and_taken_once_it_is_there(decoder: Path) -> None:
+    (beside := decoder.with_suffix(".txt")).unlink()
+    with pytest.raises(CheckpointError, match=r"toy\.bin lacks its text tokenizer: put toy\.txt"):
+        dalle.load(decoder, device="cpu")
+    beside.write_text("its text tokenizer")
+    assert dalle.load(decoder, device="cpu").generate("a ring")
 
 
 def test_an_unfinished_conversion_leaves_nothing(decoder: Path, cache: Path) -> None:
