@@ -120,7 +120,6 @@ def _described(source: Source, converted: Converted) -> dict[str, Any]:
         "licence": converted.sighting.licence,
         "sha256": {file.name: _hash(file) for file in sorted(files)},
         "revision": parts[at] if at < len(parts) else None,
-        "missing": list(converted.sighting.missing),
     }
 
 

@@ -13,7 +13,6 @@ from dalle.checkpoint import (
     MANIFEST,
     RERANKER,
     TEXT_TOKENIZER,
-    LoadedFolder,
     load_folder,
 )
 from dalle.config import from_json
@@ -56,7 +55,6 @@ def load(
     place = choose_device(device)
     kind = _choose_dtype(dtype, place)
     loaded = load_folder(where, kind=DECODERS, weights=weights, device=place)
-    _refuse_incomplete(loaded, where)
     codec = load_folder(loaded.path / IMAGE_TOKENIZER, kind=IMAGE_TOKENIZERS, device=place)
     own = loaded.path / RERANKER
     reranker = clip if clip is not None else own if own.is_dir() else None
@@ -77,15 +75,6 @@ def load(
             reranker_folder=Path(reranker) if reranker and Path(reranker).is_dir() else None,
         ),
     )
-
-
-def _refuse_incomplete(loaded: LoadedFolder, where: str | Path) -> None:
-    """A converted checkpoint may have come without its tokenizers."""
-    source = loaded.extra.get("source")
-    missing = source.get("missing") if isinstance(source, dict) else None
-    for name in (TEXT_TOKENIZER, IMAGE_TOKENIZER):
-        if missing and not (loaded.path / name).exists():
-            raise CheckpointError(f"{where} lacks {'; '.join(map(str, missing))}")
 
 
 def choose_device(name: str) -> torch.device:
