@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from dalle import __version__
-from dalle.protocols import Decoder, ImageTokenizer, Reranker
+from dalle.protocols import Decoder, ImageTokenizer, PromptReader, Reranker
 from dalle.sampling.decode import Sampled, sample_codes
 from dalle.sampling.drawing import draw, score
 from dalle.sampling.filters import Sampling
@@ -19,7 +19,6 @@ from dalle.sampling.request import Request
 from dalle.sampling.rerank import rank
 from dalle.sampling.room import sample_in_room
 from dalle.sampling.streams import PromptStream, is_blank, prompt_stream
-from dalle.tokenizers.text import TextTokenizer
 
 LAUNCHES_AT_ONCE = 16
 """Prompts are taken in groups of about so many launches, whose codes are held together."""
@@ -30,7 +29,7 @@ class Parts:
     """What pictures are made with."""
 
     model: Decoder
-    text_tokenizer: TextTokenizer
+    text_tokenizer: PromptReader
     image_tokenizer: ImageTokenizer
     reranker: Reranker | None
     origin: Origin
@@ -68,7 +67,7 @@ def paint(
     at_once = max(1, LAUNCHES_AT_ONCE * launch // num_samples)
     for start in range(0, len(prompts), at_once):
         streams = [
-            prompt_stream(prompt, parts.text_tokenizer, slots=parts.model.layout.text)
+            prompt_stream(prompt, parts.text_tokenizer, slots=parts.model.layout.image_start)
             for prompt in prompts[start : start + at_once]
         ]
         starts = seeds[start : start + at_once]

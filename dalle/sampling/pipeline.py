@@ -12,7 +12,14 @@ from dalle.checkpoint import save_model_folder
 from dalle.config import to_json
 from dalle.errors import InputError
 from dalle.models.dalle import Dalle
-from dalle.protocols import Decoder, ImageTokenizer, Reranker
+from dalle.protocols import (
+    CaptionTokenizer,
+    Decoder,
+    ImageTokenizer,
+    PromptReader,
+    Reranker,
+    TextDecoder,
+)
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
@@ -30,7 +37,7 @@ class Pipeline:
 
     Args:
         model: the decoder, in evaluation mode.
-        text_tokenizer: of the decoder.
+        text_tokenizer: of the decoder: gives the ids, or the features, that it reads.
         image_tokenizer: of the decoder, on the same device.
         reranker: ranks pictures; without one the model's own ln p(picture | text) does.
         sampling: the settings where a request names none; None: the published ones.
@@ -41,7 +48,7 @@ class Pipeline:
         self,
         model: Decoder,
         *,
-        text_tokenizer: TextTokenizer,
+        text_tokenizer: PromptReader,
         image_tokenizer: ImageTokenizer,
         reranker: Reranker | None = None,
         sampling: Sampling | None = None,
@@ -50,7 +57,7 @@ class Pipeline:
         for name, mine, theirs in (
             ("grid", model.layout.grid, tuple(image_tokenizer.grid)),
             ("number of codes", model.image_vocab, image_tokenizer.vocab_size),
-            ("number of text tokens", model.start_of_text, text_tokenizer.vocab_size),
+            ("number of text tokens", model.text_vocab, text_tokenizer.vocab_size),
         ):
             if mine != theirs:
                 raise InputError(
@@ -159,13 +166,22 @@ class Pipeline:
         """Captions that begin so, as the model goes on with them; text i has the seed `seed + i`.
 
         The beginning comes back as the tokenizer reads it: lower-cased, where that is its way.
+
+        Raises:
+            InputError: the model reads texts and writes none.
         """
+        model, tokenizer = self.model, self.text_tokenizer
+        if not (isinstance(model, TextDecoder) and isinstance(tokenizer, CaptionTokenizer)):
+            raise InputError(
+                f"a {type(model).__name__} writes no captions; take a model that does, such as one "
+                "trained with train_dalle.py"
+            )
         Request(num_samples=num_samples, seed=seed)  # checks their ranges
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-        ids = self.text_tokenizer.encode(without_surrogates(beginning))
+        ids = tokenizer.encode(without_surrogates(beginning))
         seeds = [seed + i for i in range(num_samples)]
-        texts = complete_text(self.model, ids, seeds=seeds, sampling=sampling)
-        return [self.text_tokenizer.decode(text) for text in texts]
+        texts = complete_text(model, ids, seeds=seeds, sampling=sampling)
+        return [tokenizer.decode(text) for text in texts]
 
     def save(self, folder: str | Path) -> Path:
         """Write a model folder that is enough to generate from, with the weights in use.
@@ -177,7 +193,12 @@ class Pipeline:
             SaveError: it cannot be written.
             InputError: `folder` holds something else, or a part is none of our models.
         """
-        if not isinstance(self.model, Dalle) or not isinstance(self.image_tokenizer, DvaeTokenizer):
+        text_tokenizer = self.text_tokenizer
+        if (
+            not isinstance(self.model, Dalle)
+            or not isinstance(self.image_tokenizer, DvaeTokenizer)
+            or not isinstance(text_tokenizer, TextTokenizer)
+        ):
             raise InputError("only a Dalle with a DvaeTokenizer can be saved as a model folder")
         with TemporaryDirectory() as scratch:
             reranker = self.origin.reranker_folder
@@ -196,7 +217,7 @@ class Pipeline:
                 config=self.model.config,
                 module=self.model,
                 extra={"sampling": to_json(self.sampling)},
-                text_tokenizer=self.text_tokenizer,
+                text_tokenizer=text_tokenizer,
                 image_tokenizer=self.image_tokenizer.dvae,
                 reranker=reranker,
             )
