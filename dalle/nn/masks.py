@@ -10,6 +10,11 @@ Between image slots in raster order over W columns, with d = query - key >= 0:
 Text is causal, every image slot sees all text, text sees no image. As image slot p holds token
 p - 1, a row layer reads the tokens p - 1 ... p - 1 - W: published so.
 
+Patterns of other projects' models only; r and c are rows and columns of the grid, s as above:
+
+    square    d >= 0, |r difference| <= s and |c difference| <= s            ai-forever/ru-dalle, v3
+    torus     the same on a grid whose opposite edges touch                  ai-forever/ru-dalle, v2
+
 Source: arXiv 2102.12092, section 2.2, appendix B.1 and figure 11.
 """
 
@@ -24,25 +29,27 @@ from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
 
 PatternName = Literal["row", "column", "conv", "full"]
+OtherPatternName = Literal["square", "torus"]
+NAMES = get_args(PatternName) + get_args(OtherPatternName)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pattern:
     """Which image slots an image slot may read."""
 
-    name: PatternName
+    name: PatternName | OtherPatternName
     kernel: int = 0
-    """Side of the square that `conv` reads, odd; 0 for the others."""
+    """Side of the square that `conv`, `square` and `torus` read, odd; 0 for the others."""
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(PatternName):
+        if self.name not in NAMES:
             raise ConfigError(
-                f"attention pattern {self.name!r} is unknown; "
-                f"expected one of {', '.join(get_args(PatternName))}"
+                f"attention pattern {self.name!r} is unknown; expected one of {', '.join(NAMES)}"
             )
-        if self.name == "conv" and (self.kernel < 1 or self.kernel % 2 == 0):
+        odd = self.name in ("conv", "square", "torus")
+        if odd and (self.kernel < 1 or self.kernel % 2 == 0):
             raise ConfigError(
-                f"the conv pattern has kernel {self.kernel}; "
+                f"the {self.name} pattern has kernel {self.kernel}; "
                 "expected an odd number (11 as published)"
             )
 
@@ -59,8 +66,9 @@ def published_patterns(depth: int) -> tuple[PatternName, ...]:
 
 
 def _image_may_attend(
-    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"], cols: int
+    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"], grid: tuple[int, int]
 ) -> Bool[Tensor, "..."]:
+    cols = grid[1]
     distance = query - key
     causal = distance >= 0
     if pattern.name == "full":
@@ -71,8 +79,25 @@ def _image_may_attend(
     if pattern.name == "column":
         return causal & (across == 0)
     side = (pattern.kernel - 1) // 2
+    if pattern.name in ("square", "torus"):
+        return causal & _near_on_the_grid(pattern, query, key, grid, side)
     down = distance.div(cols, rounding_mode="floor")
     return causal & (down <= side) & ((across <= side) | (across >= cols - side))
+
+
+def _near_on_the_grid(
+    pattern: Pattern,
+    query: Int[Tensor, "*q"],
+    key: Int[Tensor, "*k"],
+    grid: tuple[int, int],
+    side: int,
+) -> Bool[Tensor, "..."]:
+    rows, cols = grid
+    down = (query.div(cols, rounding_mode="floor") - key.div(cols, rounding_mode="floor")).abs()
+    across = (query.remainder(cols) - key.remainder(cols)).abs()
+    if pattern.name == "torus":
+        down, across = torch.minimum(down, rows - down), torch.minimum(across, cols - across)
+    return (down <= side) & (across <= side)
 
 
 def may_attend(
@@ -88,7 +113,7 @@ def may_attend(
     start = layout.image_start
     key_is_image = key >= start
     among_images = (query >= start) & _image_may_attend(
-        pattern, query - start, key - start, layout.cols
+        pattern, query - start, key - start, layout.grid
     )
     return torch.where(key_is_image, among_images, key <= query)
 

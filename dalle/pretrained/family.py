@@ -8,6 +8,7 @@ Each file of a family has two functions:
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,3 +150,28 @@ def configured(make: Callable[[], Any], *, path: Path, family: str) -> Any:
         return make()
     except ConfigError as error:
         raise CheckpointError(f"{path} is no {family}: {error}") from None
+
+
+def agreed(
+    state: Mapping[str, Tensor], places: Sequence[tuple[str, int]], *, path: Path, family: str
+) -> int:
+    """The length that most of these axes have, the first of them in doubt: so the tensor that
+    differs from the others is the one that `fit` refuses, and not all the others.
+
+    Raises:
+        CheckpointError: none of the tensors is there.
+    """
+    lengths = [
+        state[name].shape[number]
+        for name, number in places
+        if name in state and state[name].ndim > number
+    ]
+    if not lengths:
+        names = ", ".join(repr(name) for name, _ in places)
+        raise CheckpointError(f"{path} lacks {names}; {family} has its sizes there")
+    return Counter(lengths).most_common(1)[0][0]
+
+
+def indices(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different numbers the names have where `pattern` has its only group."""
+    return len({match[1] for name in state if (match := re.fullmatch(pattern, name))})
