@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dalle.pretrained.mindalle_model import Mindalle, MindalleConfig
 from dalle.pretrained.rudalle_model import Rudalle, RudalleConfig
 from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
@@ -20,8 +21,10 @@ def randomised(model: nn.Module) -> Any:
     for name, parameter in model.named_parameters():
         if "embedding" in name or "position" in name:
             nn.init.normal_(parameter, std=2.0)  # else greedy pictures are all of one code
+        elif parameter.ndim == 1:
+            nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.1)
         else:
-            nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.4)
+            nn.init.normal_(parameter, std=0.25)
     return model.eval().requires_grad_(False)
 
 
@@ -35,9 +38,19 @@ def rudalle(version: str) -> tuple[Any, Tensor]:
     return randomised(Rudalle(config)), texts
 
 
+def mindalle() -> tuple[Any, Tensor]:
+    """A minDALL-E and three texts, two with pads."""
+    config = MindalleConfig(
+        text_vocab=20, image_vocab=13, text_slots=5, side=4, depth=3, width=16, heads=2, pad=1
+    )
+    texts = torch.tensor([[2, 7, 9, 1, 1], [5, 1, 1, 1, 1], [11, 12, 13, 3, 17]])
+    return randomised(Mindalle(config)), texts
+
+
 MODELS: dict[str, Callable[[], tuple[Any, Tensor]]] = {
     "rudalle-v2": lambda: rudalle("v2"),
     "rudalle-v3": lambda: rudalle("v3"),
+    "mindalle": mindalle,
 }
 
 
