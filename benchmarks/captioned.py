@@ -25,8 +25,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
     model = dalle.load(flags.model, device="cpu")
-    tokenizer = model.text_tokenizer
-    if not isinstance(model.model, dalle.Dalle) or not isinstance(tokenizer, dalle.TextTokenizer):
+    if not isinstance(model.model, dalle.Dalle):
         raise SystemExit("only a DALL·E of ours can be judged")
     pairs = read_pairs(
         open_source(flags.data),
@@ -34,7 +33,7 @@ def main() -> None:
         group_of=lambda sample: Path(sample.key).parent.name,
     )
     print(f"{len(pairs.captions)} pictures in {len(set(pairs.groups))} groups")
-    use = caption_use(model.model, tokenizer, model.image_tokenizer, pairs)
+    use = caption_use(model.model, model.text_tokenizer, model.image_tokenizer, pairs)
     print("\nnats per image token (standard error over pictures)")
     for name in ("true", "shuffled", "none", "gain"):
         value = getattr(use, name)

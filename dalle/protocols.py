@@ -49,49 +49,6 @@ class ImageTokenizer(Protocol):
     def decode(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b 3 height width"]: ...
 
 
-class PromptSlots(Protocol):
-    """A prompt in the slots that stand before the image."""
-
-    @property
-    def ids(self) -> np.ndarray:
-        """One row for each slot: an id, or the features that stand there."""
-        ...
-
-    @property
-    def num_tokens(self) -> int:
-        """How many of the slots hold a token of the prompt."""
-        ...
-
-    @property
-    def num_cut(self) -> int:
-        """How many tokens had no slot."""
-        ...
-
-
-class PromptReader(Protocol):
-    """What a prompt becomes before a decoder reads it: ids of tokens, or features."""
-
-    @property
-    def vocab_size(self) -> int:
-        """How many ids there are; of features, how many numbers a slot has."""
-        ...
-
-    def encode_stream(self, text: str, /, *, slots: int) -> PromptSlots: ...
-
-    def empty_stream(self, slots: int, /) -> np.ndarray:
-        """The slots of no prompt at all."""
-        ...
-
-
-@runtime_checkable
-class CaptionTokenizer(PromptReader, Protocol):
-    """A reader whose ids also become text again."""
-
-    def encode(self, text: str, /) -> list[int]: ...
-
-    def decode(self, ids: Iterable[int], /) -> str: ...
-
-
 class Decoder(Protocol):
     """What sampling may know of a model; see `models.dalle` for the meaning of each call.
 
@@ -104,7 +61,7 @@ class Decoder(Protocol):
 
     @property
     def text_vocab(self) -> int:
-        """The `vocab_size` of the `PromptReader` that it was trained with."""
+        """The `vocab_size` of the text tokenizer that it was trained with."""
         ...
 
     @property

@@ -114,7 +114,6 @@ class Dalle(nn.Module):
         self.config = config
         self.layout = config.layout
         self.image_vocab = config.image_vocab
-        self.text_vocab = config.text_vocab
         self.patterns = config.layer_patterns
         width = config.width
         self.text_embedding = nn.Embedding(config.text_vocab + config.text_slots, width)
@@ -156,6 +155,11 @@ class Dalle(nn.Module):
     def start_of_image(self) -> int:
         """The code that stands for the start of the image in slot 0."""
         return self.config.image_vocab
+
+    @property
+    def text_vocab(self) -> int:
+        """Entries of the text tokenizer."""
+        return self.config.text_vocab
 
     @property
     def start_of_text(self) -> int:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dalle.errors import CheckpointError, ConfigError
+from dalle.models.skeleton import skeleton
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +39,11 @@ class Source:
     path: Path
     weights: tuple[Weights, ...]
     """The files of tensors in it."""
-    beside: Mapping[str, Path] = field(default_factory=dict)
-    """Its small files (.json, .yaml, .txt, .model), by their paths within the folder."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """What lies beside them in small files (.json, .yaml, .txt, .model), by path within the
+    folder."""
+    beginning: bytes = b""
+    """Of a single file in no format that is read here: enough to say what it is."""
 
 
 class Savable(Protocol):
@@ -117,12 +121,15 @@ def fit(
                 f"{path}: {original!r} has the shape {tuple(tensor.shape)}; {family} of this size "
                 f"has {tuple(shape)}"
             )
-        taken[name] = tensor
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{path}: {original!r} holds values that are not finite numbers")
+        # A copy, which outlives the file and is aligned as fresh tensors are.
+        taken[name] = tensor.clone(memory_format=torch.contiguous_format)
     used = {theirs(name) for name in expected}
     for original in state:
         if original not in used and not any(re.fullmatch(p, original) for p in ignorable):
             raise CheckpointError(f"{path} holds {original!r}, which {family} has not")
-    module = build(config)
+    module = skeleton(build, config)
     module.load_state_dict(taken, strict=True, assign=True)
     return module.eval().requires_grad_(False)
 

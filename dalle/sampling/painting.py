@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from dalle import __version__
-from dalle.protocols import Decoder, ImageTokenizer, PromptReader, Reranker
+from dalle.protocols import Decoder, ImageTokenizer, Reranker
 from dalle.sampling.decode import Sampled, sample_codes
 from dalle.sampling.drawing import draw, score
 from dalle.sampling.filters import Sampling
@@ -19,6 +19,7 @@ from dalle.sampling.request import Request
 from dalle.sampling.rerank import rank
 from dalle.sampling.room import sample_in_room
 from dalle.sampling.streams import PromptStream, is_blank, prompt_stream
+from dalle.tokenizers.kinds import PromptTokenizer
 
 LAUNCHES_AT_ONCE = 16
 """Prompts are taken in groups of about so many launches, whose codes are held together."""
@@ -29,7 +30,7 @@ class Parts:
     """What pictures are made with."""
 
     model: Decoder
-    text_tokenizer: PromptReader
+    text_tokenizer: PromptTokenizer
     image_tokenizer: ImageTokenizer
     reranker: Reranker | None
     origin: Origin

@@ -7,19 +7,13 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Unpack
 
 import torch
+from torch import nn
 
 from dalle.checkpoint import save_model_folder
+from dalle.checkpoint.folder import kind_of
 from dalle.config import to_json
 from dalle.errors import InputError
-from dalle.models.dalle import Dalle
-from dalle.protocols import (
-    CaptionTokenizer,
-    Decoder,
-    ImageTokenizer,
-    PromptReader,
-    Reranker,
-    TextDecoder,
-)
+from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
@@ -28,8 +22,8 @@ from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.request import Request, Wishes
 from dalle.sampling.rerank import ClipReranker
-from dalle.tokenizers.image import DvaeTokenizer
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.image import ModelTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 
 class Pipeline:
@@ -37,7 +31,7 @@ class Pipeline:
 
     Args:
         model: the decoder, in evaluation mode.
-        text_tokenizer: of the decoder: gives the ids, or the features, that it reads.
+        text_tokenizer: of the decoder.
         image_tokenizer: of the decoder, on the same device.
         reranker: ranks pictures; without one the model's own ln p(picture | text) does.
         sampling: the settings where a request names none; None: the published ones.
@@ -48,7 +42,7 @@ class Pipeline:
         self,
         model: Decoder,
         *,
-        text_tokenizer: PromptReader,
+        text_tokenizer: PromptTokenizer,
         image_tokenizer: ImageTokenizer,
         reranker: Reranker | None = None,
         sampling: Sampling | None = None,
@@ -170,18 +164,17 @@ class Pipeline:
         Raises:
             InputError: the model reads texts and writes none.
         """
-        model, tokenizer = self.model, self.text_tokenizer
-        if not (isinstance(model, TextDecoder) and isinstance(tokenizer, CaptionTokenizer)):
+        if not isinstance(self.model, TextDecoder):
             raise InputError(
-                f"a {type(model).__name__} writes no captions; take a model that does, such as one "
-                "trained with train_dalle.py"
+                f"a {type(self.model).__name__} writes no captions; take a model that does, as "
+                "those trained with train_dalle.py"
             )
         Request(num_samples=num_samples, seed=seed)  # checks their ranges
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-        ids = tokenizer.encode(without_surrogates(beginning))
+        ids = self.text_tokenizer.encode(without_surrogates(beginning))
         seeds = [seed + i for i in range(num_samples)]
-        texts = complete_text(model, ids, seeds=seeds, sampling=sampling)
-        return [tokenizer.decode(text) for text in texts]
+        texts = complete_text(self.model, ids, seeds=seeds, sampling=sampling)
+        return [self.text_tokenizer.decode(text) for text in texts]
 
     def save(self, folder: str | Path) -> Path:
         """Write a model folder that is enough to generate from, with the weights in use.
@@ -193,13 +186,9 @@ class Pipeline:
             SaveError: it cannot be written.
             InputError: `folder` holds something else, or a part is none of our models.
         """
-        text_tokenizer = self.text_tokenizer
-        if (
-            not isinstance(self.model, Dalle)
-            or not isinstance(self.image_tokenizer, DvaeTokenizer)
-            or not isinstance(text_tokenizer, TextTokenizer)
-        ):
-            raise InputError("only a Dalle with a DvaeTokenizer can be saved as a model folder")
+        model, codec = self.model, self.image_tokenizer
+        if not isinstance(model, nn.Module) or not isinstance(codec, ModelTokenizer):
+            raise InputError("only a model with an image tokenizer of ours can be saved")
         with TemporaryDirectory() as scratch:
             reranker = self.origin.reranker_folder
             if isinstance(self.reranker, ClipReranker):
@@ -213,12 +202,12 @@ class Pipeline:
                 )
             return save_model_folder(
                 folder,
-                kind="dalle",
-                config=self.model.config,
-                module=self.model,
+                kind=kind_of(model),
+                config=model.config,
+                module=model,
                 extra={"sampling": to_json(self.sampling)},
-                text_tokenizer=text_tokenizer,
-                image_tokenizer=self.image_tokenizer.dvae,
+                text_tokenizer=self.text_tokenizer,
+                image_tokenizer=codec.model,
                 reranker=reranker,
             )
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 
-from dalle.protocols import PromptReader
 from dalle.sampling.prompts import printable
+from dalle.tokenizers.kinds import PromptTokenizer
 
 
 class PromptCutWarning(UserWarning):
@@ -30,11 +30,11 @@ def is_blank(prompt: str) -> bool:
     return not prompt.strip()
 
 
-def prompt_stream(prompt: str, reader: PromptReader, *, slots: int) -> PromptStream:
+def prompt_stream(prompt: str, tokenizer: PromptTokenizer, *, slots: int) -> PromptStream:
     """Start, tokens, pads; with a `PromptCutWarning` where there are more tokens than slots."""
     if is_blank(prompt):
-        return PromptStream(prompt=prompt, ids=reader.empty_stream(slots), num_cut=0)
-    stream = reader.encode_stream(prompt, slots=slots)
+        return PromptStream(prompt=prompt, ids=tokenizer.empty_stream(slots), num_cut=0)
+    stream = tokenizer.encode_stream(prompt, slots=slots)
     if stream.num_cut:
         warnings.warn(
             f"the model reads {stream.num_tokens} tokens of a prompt; {stream.num_cut} at the end "
