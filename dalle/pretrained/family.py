@@ -1,0 +1,151 @@
+"""What a family of published checkpoints is given, and what it gives back.
+
+Each file of a family has two functions:
+
+    recognise(source) -> Sighting | None     from the keys and shapes in it, never from its name
+    convert(source) -> Converted             raises CheckpointError, naming the tensor, where one is
+                                             missing, misshapen or not known
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dalle.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """One file of tensors, read without executing anything."""
+
+    path: Path
+    value: Any
+    """Everything in it: plain containers, tensors, and `Record`s in place of foreign objects."""
+    state: dict[str, Tensor]
+    """The state dict in it, out of whatever wraps it; empty where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """What the user gave: a file of tensors, or a folder of them with what lies beside."""
+
+    path: Path
+    weights: tuple[Weights, ...]
+    """The files of tensors in it."""
+    beside: Mapping[str, Path] = field(default_factory=dict)
+    """Its small files (.json, .yaml, .txt, .model), by their paths within the folder."""
+
+
+class Savable(Protocol):
+    """What writes itself to a file."""
+
+    def save(self, path: Path, /) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sighting:
+    """What a source was recognised as."""
+
+    family: str
+    """As people call it: "ru-DALL·E"."""
+    version: str
+    """Which of the family's layouts it is; empty where there is one."""
+    holds: str
+    """What the main part is, in words: "text to image", "image tokenizer", "CLIP"."""
+    sizes: Mapping[str, int | str]
+    """What can be read from it: depth, width, number of codes ..."""
+    licence: str
+    """Of the published weights, or that none is stated."""
+    missing: tuple[str, ...] = ()
+    """What generating needs besides, each with where it is published."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converted:
+    """A model of ours, with what came along."""
+
+    module: nn.Module
+    """Filled, in evaluation mode, in the dtype of the file; `module.config` is its config."""
+    sighting: Sighting
+    text_tokenizer: Savable | None = None
+    image_tokenizer: nn.Module | None = None
+    reranker: nn.Module | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `sampling.filters.Sampling` that the original takes by default."""
+
+
+def fit(
+    build: Callable[[Any], nn.Module],
+    config: Any,
+    state: Mapping[str, Tensor],
+    *,
+    path: Path,
+    family: str,
+    theirs: Callable[[str], str] = str,
+    ignorable: Sequence[str] = (),
+) -> nn.Module:
+    """Build a module and fill it, strictly: every tensor is used, or named as ignorable.
+
+    Args:
+        build: the class of the module.
+        config: what it is built from.
+        state: tensors by their original names.
+        path: the file, for messages.
+        family: for messages.
+        theirs: from the name of a tensor in our module to the original one.
+        ignorable: patterns of original names that are passed over, to be matched in full.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape or is not known.
+    """
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in build(config).state_dict().items()}
+    taken = {}
+    for name, shape in expected.items():
+        original = theirs(name)
+        if original not in state:
+            raise CheckpointError(f"{path} lacks {original!r}, which {family} of this size has")
+        tensor = state[original]
+        if tensor.shape != shape:
+            raise CheckpointError(
+                f"{path}: {original!r} has the shape {tuple(tensor.shape)}; {family} of this size "
+                f"has {tuple(shape)}"
+            )
+        taken[name] = tensor
+    used = {theirs(name) for name in expected}
+    for original in state:
+        if original not in used and not any(re.fullmatch(p, original) for p in ignorable):
+            raise CheckpointError(f"{path} holds {original!r}, which {family} has not")
+    module = build(config)
+    module.load_state_dict(taken, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def axis(state: Mapping[str, Tensor], name: str, number: int, *, path: Path, family: str) -> int:
+    """The length of one axis of a tensor from which a config is read.
+
+    Raises:
+        CheckpointError: there is no such tensor, or it has fewer axes.
+    """
+    if name not in state or state[name].ndim <= number:
+        raise CheckpointError(
+            f"{path} lacks {name!r}, or it has too few axes; {family} has its sizes there"
+        )
+    return state[name].shape[number]
+
+
+def configured(make: Callable[[], Any], *, path: Path, family: str) -> Any:
+    """A config from sizes that a file claims.
+
+    Raises:
+        CheckpointError: the sizes cannot be.
+    """
+    try:
+        return make()
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is no {family}: {error}") from None
