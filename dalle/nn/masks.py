@@ -59,7 +59,9 @@ class Pattern:
                 "expected an odd number (11 as published)"
             )
         if self.name in ("box", "blocks") and self.kernel < 1:
-            raise ConfigError(f"the {self.name} pattern has kernel {self.kernel}; expected 1 or more")
+            raise ConfigError(
+                f"the {self.name} pattern has kernel {self.kernel}; expected 1 or more"
+            )
         square = all(len(line) == len(self.blocks) for line in self.blocks)
         if bool(self.blocks) != (self.name == "blocks") or not square:
             raise ConfigError(
@@ -111,7 +113,7 @@ def _near_on_the_grid(
         return down == 0
     right = query.remainder(cols) - key.remainder(cols)
     if pattern.name == "box":
-        return (down < pattern.kernel) & (0 <= right) & (right < pattern.kernel)
+        return (down < pattern.kernel) & (right >= 0) & (right < pattern.kernel)
     side = (pattern.kernel - 1) // 2
     return (down <= side) & (right.abs() <= side)
 

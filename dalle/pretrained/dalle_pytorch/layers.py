@@ -59,7 +59,7 @@ class Branch(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.norm_out = nn.LayerNorm(width, eps=EPSILON) if sandwich else nn.Identity()
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
+        self.scale = nn.Parameter(torch.full((1, 1, width), 0.1))
 
     def forward(
         self, x: Float[Tensor, "b t d"], inner: Callable[[Tensor], Tensor]
@@ -119,9 +119,7 @@ class Stack(nn.Module):
 
         def through_mlp(layer: int, x: Tensor) -> Tensor:
             inner = self.mlps[self.mlp_of[layer]]
-            return self.mlp_branches[layer](
-                x, lambda normed: inner(shift(2 * layer + 1, normed))
-            )
+            return self.mlp_branches[layer](x, lambda normed: inner(shift(2 * layer + 1, normed)))
 
         first, second = x, x
         for layer in range(len(self.attention_of)):

@@ -21,6 +21,7 @@ from dalle.nn.linear import linear
 from dalle.nn.precision import full_precision
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
 from dalle.pretrained.dalle_pytorch.decoding import Decoding, new_decoding
+from dalle.pretrained.dalle_pytorch.ids import their_ids
 from dalle.pretrained.dalle_pytorch.layers import EPSILON, Stack
 from dalle.pretrained.dalle_pytorch.rotary import Rotation, angles
 from dalle.pretrained.dalle_pytorch.shift import (
@@ -31,6 +32,8 @@ from dalle.pretrained.dalle_pytorch.shift import (
     TextStepShift,
     no_shift,
 )
+
+Kind = Literal["text", "image"]
 
 
 class DallePytorch(nn.Module):
@@ -56,8 +59,8 @@ class DallePytorch(nn.Module):
             self.register_buffer("rotary_sin", turns.sin())
         else:
             self.text_position = nn.Embedding(self.layout.text, width)
-            self.row_position = nn.Embedding(config.rows, width)
-            self.col_position = nn.Embedding(config.cols, width)
+            self.row_position = nn.Parameter(torch.zeros(1, config.rows, 1, width))
+            self.col_position = nn.Parameter(torch.zeros(1, 1, config.cols, width))
         self.stack = Stack(
             width=width,
             heads=config.heads,
@@ -68,9 +71,13 @@ class DallePytorch(nn.Module):
             reversible=config.reversible,
         )
         self.norm = nn.LayerNorm(width, eps=EPSILON)
-        self.text_head = nn.Linear(width, config.text_vocab + pads)
-        self.image_head = nn.Linear(width, config.image_vocab)
+        self.head = nn.Linear(width, config.text_vocab + pads + config.image_vocab)
         self._whole_stream: WholeStream | None = None
+
+    @property
+    def text_vocab(self) -> int:
+        """Entries of the text tokenizer."""
+        return self.config.text_vocab
 
     @property
     def start_of_image(self) -> int:
@@ -90,7 +97,7 @@ class DallePytorch(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.image_head.weight.device
+        return self.head.weight.device
 
     def no_caption(self, texts: Int[Tensor, "p text"]) -> Int[Tensor, "p text"]:
         """The ids of no caption at all, start and pads, in the shape of `texts`."""
@@ -112,8 +119,8 @@ class DallePytorch(nn.Module):
         hidden = self._run(embedded, attend, shift, self._rotation())
         split = self.layout.text - 1
         return DalleOutput(
-            text=_logits(self.text_head, hidden[:, :split]),
-            image=_logits(self.image_head, hidden[:, split:-1]),
+            text=self._logits(hidden[:, :split], "text"),
+            image=self._logits(hidden[:, split:-1], "image"),
         )
 
     # Decoding: one prefill for each prompt, then one position at a time.
@@ -150,7 +157,7 @@ class DallePytorch(nn.Module):
         hidden = self._run(embedded, attend, shift, self._rotation(slots))
         if length >= self.layout.text:
             last = hidden[:, self.layout.text - 1]
-            cache.first.copy_(_logits(self.image_head, last))
+            cache.first.copy_(self._logits(last, "image"))
 
     def step(
         self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Decoding
@@ -164,8 +171,7 @@ class DallePytorch(nn.Module):
         own = (slot - 1).clamp(min=0).reshape(1)
         embedded = F.embedding(codes, self._table("image"))
         if not self.config.rotary:
-            row, col = own // self.layout.cols, own % self.layout.cols
-            embedded = embedded + (self.row_position(row) + self.col_position(col))
+            embedded = embedded + self._places().index_select(0, own)
         hidden = self._run(
             embedded.unsqueeze(1),
             ImageStep(cache.attention, own[0]),
@@ -173,7 +179,7 @@ class DallePytorch(nn.Module):
             self._rotation(own + self.layout.image_start),
         )
         first = cache.first.repeat_interleave(cache.attention.samples, dim=0)
-        return torch.where(slot == 0, first, _logits(self.image_head, hidden[:, 0]))
+        return torch.where(slot == 0, first, self._logits(hidden[:, 0], "image"))
 
     def text_step(
         self, ids: Int[Tensor, " b"], slot: int, cache: Decoding
@@ -189,7 +195,7 @@ class DallePytorch(nn.Module):
             TextStepShift(cache.shift) if cache.shift else no_shift,
             self._rotation(place),
         )
-        logits = _logits(self.text_head, hidden[:, 0])
+        logits = self._logits(hidden[:, 0], "text")
         vocab = self.config.text_vocab
         ended = logits[:, vocab + slot]
         logits = torch.cat([logits[:, :vocab], ended[:, None]], dim=1)
@@ -211,27 +217,36 @@ class DallePytorch(nn.Module):
     def _embed_text(
         self, text: Int[Tensor, "b text"], *, first: int = 0
     ) -> Float[Tensor, "b text d"]:
-        """Our ids in slots `first` ... to theirs: 0 is the start, and p's pad is V + p for the
-        p-th token, which is in slot p + 1."""
-        vocab = self.config.text_vocab
-        slots = first + torch.arange(text.shape[1], device=text.device)
-        pads = vocab + slots - 1
-        theirs = torch.where((text == 0) | (text > vocab), pads, text)
-        theirs = theirs.masked_fill(text == vocab, 0)
+        theirs = their_ids(text, vocab=self.config.text_vocab, first=first)
         embedded = F.embedding(theirs, self._table("text"))
-        return embedded if self.config.rotary else embedded + self.text_position(slots)
+        if self.config.rotary:
+            return embedded
+        return embedded + self.text_position.weight[first : first + text.shape[1]]
 
     def _embed_image(self, codes: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
         embedded = F.embedding(codes, self._table("image"))
         if self.config.rotary:
             return embedded
-        places = self.row_position.weight[:, None] + self.col_position.weight[None, :]
-        return embedded + places.flatten(0, 1)[: codes.shape[1]]
+        return embedded + self._places()[: codes.shape[1]]
 
-    def _table(self, kind: Literal["text", "image"]) -> Tensor:
-        layer = getattr(self, f"{kind}_head" if self.config.tied else f"{kind}_embedding")
-        assert isinstance(layer.weight, Tensor)
-        return layer.weight
+    def _places(self) -> Float[Tensor, "image d"]:
+        return (self.row_position + self.col_position).flatten(0, 2)
+
+    def _table(self, kind: Kind) -> Float[Tensor, "vocab d"]:
+        if self.config.tied:
+            return self.head.weight[self._rows(kind)]
+        return (self.text_embedding if kind == "text" else self.image_embedding).weight
+
+    def _rows(self, kind: Kind) -> slice:
+        """Where one vocabulary lies in the output matrix: text and pads, then codes."""
+        text = self.config.text_vocab + self.config.text_tokens
+        return slice(text) if kind == "text" else slice(text, None)
+
+    def _logits(self, hidden: Float[Tensor, "*b d"], kind: Kind) -> Float[Tensor, "*b v"]:
+        rows = self._rows(kind)
+        weight, bias = self.head.weight[rows], self.head.bias[rows]
+        with full_precision(hidden.device):
+            return linear(hidden.float(), weight.float(), bias.float())
 
     def _rotation(self, slots: Int[Tensor, " s"] | None = None) -> Rotation | None:
         if not self.config.rotary:
@@ -244,8 +259,3 @@ class DallePytorch(nn.Module):
         if self._whole_stream is None or self._whole_stream.device != device:
             self._whole_stream = WholeStream(self.patterns, self.layout, device)
         return self._whole_stream
-
-
-def _logits(head: nn.Linear, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-    with full_precision(hidden.device):
-        return linear(hidden.float(), head.weight.float(), head.bias.float())

@@ -93,7 +93,9 @@ class PrefillShift(StreamShift):
         super().__init__(cache.layout)
         self.cache = cache
 
-    def __call__(self, branch: int, x: Float[Tensor, "prompts t d"]) -> Float[Tensor, "prompts t d"]:
+    def __call__(
+        self, branch: int, x: Float[Tensor, "prompts t d"]
+    ) -> Float[Tensor, "prompts t d"]:
         start, cols = self.layout.image_start, self.layout.cols
         self.cache.text[branch] = x[:, :start][:, -1, : self.cache.text.shape[-1]]
         known = x.shape[1] - start
