@@ -25,6 +25,8 @@ class LayerCache:
     """For every image slot, the places in the ring that it reads."""
     unread: Float[Tensor, "image most"]
     """Added to the scores: 0 where `reads` is a key, minus infinity where it is filling."""
+    unread_text: Float[Tensor, "image text"] | None
+    """Likewise for the text, where the pattern does not read all of it."""
 
 
 class Cache:
@@ -47,26 +49,35 @@ class Cache:
         device: torch.device,
     ) -> None:
         self.layout = layout
+        self.patterns = patterns
         self.prompts = prompts
         self.samples = samples
         tables = {pattern: step_keys(pattern, layout, device) for pattern in set(patterns)}
+        slots = torch.arange(layout.length, device=device)
+        image, text = slots[layout.image_start :, None], slots[: layout.image_start]
 
         def empty(count: int, slots: int) -> Tensor:
             return torch.zeros(count, heads, slots, head_width, dtype=dtype, device=device)
 
-        def layer(table: StepKeys) -> LayerCache:
+        def unless(allowed: Tensor) -> Tensor:
+            zeros = torch.zeros(allowed.shape, dtype=dtype, device=device)
+            return zeros.masked_fill(~allowed, float("-inf"))
+
+        def layer(pattern: Pattern, table: StepKeys) -> LayerCache:
             pictures, kept = prompts * samples, table.reach
-            unread = torch.zeros(table.valid.shape, dtype=dtype, device=device)
             return LayerCache(
                 text_keys=empty(prompts, layout.image_start),
                 text_values=empty(prompts, layout.image_start),
                 image_keys=empty(pictures, kept),
                 image_values=empty(pictures, kept),
                 reads=table.slots % kept,
-                unread=unread.masked_fill(~table.valid, float("-inf")),
+                unread=unless(table.valid),
+                unread_text=None
+                if pattern.reads_all_text
+                else unless(may_attend(pattern, layout, image, text)),
             )
 
-        self.layers = [layer(tables[pattern]) for pattern in patterns]
+        self.layers = [layer(pattern, tables[pattern]) for pattern in patterns]
 
     @property
     def bytes_per_sample(self) -> int:
@@ -143,6 +154,8 @@ class ImageStep:
         by_prompt = queries.squeeze(2).unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
         text = by_prompt @ kept.text_keys.transpose(-1, -2)  # p h s text
         text = text.transpose(1, 2).flatten(0, 1)  # b h text
+        if kept.unread_text is not None:
+            text = text + kept.unread_text.index_select(0, at)[0]
         local_keys = kept.image_keys.index_select(2, reads)
         local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h most
         weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1, dtype=torch.float32)
@@ -173,7 +186,8 @@ class TextStep:
         kept.text_keys[:, :, self.slot] = keys[:, :, 0]
         kept.text_values[:, :, self.slot] = values[:, :, 0]
         upto = self.slot + 1
-        everything = torch.ones(1, upto, dtype=torch.bool, device=keys.device)
+        slots = torch.arange(upto, device=keys.device)
+        reads = may_attend(self.cache.patterns[layer], self.cache.layout, slots[-1:, None], slots)
         return dense_attention(
-            queries, kept.text_keys[:, :, :upto], kept.text_values[:, :, :upto], everything
+            queries, kept.text_keys[:, :, :upto], kept.text_values[:, :, :upto], reads
         )

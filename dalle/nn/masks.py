@@ -10,10 +10,15 @@ Between image slots in raster order over W columns, with d = query - key >= 0:
 Text is causal, every image slot sees all text, text sees no image. As image slot p holds token
 p - 1, a row layer reads the tokens p - 1 ... p - 1 - W: published so.
 
-Patterns of other projects' models only; r and c are rows and columns of the grid, s as above:
+Patterns of other projects' models only; r and c are rows and columns of the grid, and none of
+these but the torus wraps around its edges:
 
-    square    d >= 0, |r difference| <= s and |c difference| <= s            ai-forever/ru-dalle, v3
-    torus     the same on a grid whose opposite edges touch                  ai-forever/ru-dalle, v2
+    grid_row  d >= 0 in the same row                     lucidrains/DALLE-pytorch
+    square    d >= 0, |r difference| and |c difference| <= s
+    torus     the same, but the first row and column are next to the last    ai-forever/ru-dalle
+    box       0 <= r difference < kernel and 0 <= c difference < kernel
+    blocks    d >= 0 and a table says so for the blocks of the stream that the two slots lie in,
+              text and image alike
 
 Source: arXiv 2102.12092, section 2.2, appendix B.1 and figure 11.
 """
@@ -29,7 +34,7 @@ from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
 
 PatternName = Literal["row", "column", "conv", "full"]
-OtherPatternName = Literal["square", "torus"]
+OtherPatternName = Literal["grid_row", "square", "torus", "box", "blocks"]
 NAMES = get_args(PatternName) + get_args(OtherPatternName)
 
 
@@ -39,7 +44,10 @@ class Pattern:
 
     name: PatternName | OtherPatternName
     kernel: int = 0
-    """Side of the square that `conv`, `square` and `torus` read, odd; 0 for the others."""
+    """Side of the square that `conv`, `square`, `torus` (all odd) and `box` read, or of a block
+    of `blocks`; 0 for the others."""
+    blocks: tuple[str, ...] = ()
+    """For each block of queries a line with `#` at the blocks of keys that it reads."""
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -52,6 +60,21 @@ class Pattern:
                 f"the {self.name} pattern has kernel {self.kernel}; "
                 "expected an odd number (11 as published)"
             )
+        if self.name in ("box", "blocks") and self.kernel < 1:
+            raise ConfigError(
+                f"the {self.name} pattern has kernel {self.kernel}; expected 1 or more"
+            )
+        square = all(len(line) == len(self.blocks) for line in self.blocks)
+        if bool(self.blocks) != (self.name == "blocks") or not square:
+            raise ConfigError(
+                f"the {self.name} pattern has {len(self.blocks)} lines of blocks; expected as many "
+                "as each is long for `blocks`, and none for the others"
+            )
+
+    @property
+    def reads_all_text(self) -> bool:
+        """Whether text is causal and every image slot reads all of it."""
+        return self.name != "blocks"
 
 
 def published_patterns(depth: int) -> tuple[PatternName, ...]:
@@ -78,26 +101,37 @@ def _image_may_attend(
     across = distance.remainder(cols)
     if pattern.name == "column":
         return causal & (across == 0)
+    if pattern.name in ("grid_row", "square", "torus", "box"):
+        return causal & _near_on_the_grid(pattern, query, key, grid)
     side = (pattern.kernel - 1) // 2
-    if pattern.name in ("square", "torus"):
-        return causal & _near_on_the_grid(pattern, query, key, grid, side)
     down = distance.div(cols, rounding_mode="floor")
     return causal & (down <= side) & ((across <= side) | (across >= cols - side))
 
 
 def _near_on_the_grid(
-    pattern: Pattern,
-    query: Int[Tensor, "*q"],
-    key: Int[Tensor, "*k"],
-    grid: tuple[int, int],
-    side: int,
+    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"], grid: tuple[int, int]
 ) -> Bool[Tensor, "..."]:
     rows, cols = grid
-    down = (query.div(cols, rounding_mode="floor") - key.div(cols, rounding_mode="floor")).abs()
-    across = (query.remainder(cols) - key.remainder(cols)).abs()
+    down = query.div(cols, rounding_mode="floor") - key.div(cols, rounding_mode="floor")
+    if pattern.name == "grid_row":
+        return down == 0
+    right = query.remainder(cols) - key.remainder(cols)
+    if pattern.name == "box":
+        return (down < pattern.kernel) & (right >= 0) & (right < pattern.kernel)
+    across, side = right.abs(), (pattern.kernel - 1) // 2
     if pattern.name == "torus":
         down, across = torch.minimum(down, rows - down), torch.minimum(across, cols - across)
     return (down <= side) & (across <= side)
+
+
+def _in_blocks(
+    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"]
+) -> Bool[Tensor, "..."]:
+    lines = [[cell == "#" for cell in line] for line in pattern.blocks]
+    table = torch.tensor(lines, device=query.device)
+    last = len(lines) - 1  # a stream may have one slot more than the table, which nothing reads
+    blocks = (x.div(pattern.kernel, rounding_mode="floor").clamp(max=last) for x in (query, key))
+    return table[tuple(blocks)] & (key <= query)
 
 
 def may_attend(
@@ -110,6 +144,8 @@ def may_attend(
 
     Every mask, block mask, decoding table and drawing of the project derives from this function.
     """
+    if pattern.name == "blocks":
+        return _in_blocks(pattern, query, key)
     start = layout.image_start
     key_is_image = key >= start
     among_images = (query >= start) & _image_may_attend(

@@ -28,6 +28,9 @@ PATTERNS = [
     Pattern(name="conv", kernel=3),
     Pattern(name="conv", kernel=5),
     Pattern(name="full"),
+    Pattern(name="grid_row"),
+    Pattern(name="square", kernel=3),
+    Pattern(name="box", kernel=3),
 ]
 
 
