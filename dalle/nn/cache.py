@@ -4,8 +4,9 @@ slots than the layer's pattern reads."""
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from dalle.layout import StreamLayout
 from dalle.nn.attention import dense_attention
@@ -78,6 +79,9 @@ class Cache:
             )
 
         self.layers = [layer(pattern, tables[pattern]) for pattern in patterns]
+        self.empty: Bool[Tensor, "prompts text"] | None = None
+        """Slots before the image that hold nothing and that no other slot reads, for prompts
+        shorter than others; None where every slot is read."""
 
     @property
     def bytes_per_sample(self) -> int:
@@ -123,7 +127,21 @@ class Prefill:
             for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
                 shared = new[:, :, start + slots].repeat_interleave(self.cache.samples, dim=0)
                 store[:, :, slots % ring] = shared
-        return dense_attention(queries, keys, values, self.masks[layer])
+        if self.cache.empty is None:
+            return dense_attention(queries, keys, values, self.masks[layer])
+        mask = without_empty(self.masks[layer], self.cache.empty)
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+
+
+def without_empty(
+    mask: Bool[Tensor, "t t"], empty: Bool[Tensor, "prompts text"]
+) -> Bool[Tensor, "prompts 1 t t"]:
+    """A mask for each prompt, in which its empty slots are read by themselves alone: a row of the
+    softmax needs one key."""
+    length = mask.shape[-1]
+    unread = F.pad(empty, (0, length - empty.shape[1]))[:, None, None, :]
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (mask & ~unread) | itself
 
 
 class ImageStep:
@@ -156,6 +174,9 @@ class ImageStep:
         text = text.transpose(1, 2).flatten(0, 1)  # b h text
         if kept.unread_text is not None:
             text = text + kept.unread_text.index_select(0, at)[0]
+        if self.cache.empty is not None:
+            empty = self.cache.empty.repeat_interleave(self.cache.samples, dim=0)
+            text = text.masked_fill(empty.unsqueeze(1), float("-inf"))
         local_keys = kept.image_keys.index_select(2, reads)
         local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h most
         weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1, dtype=torch.float32)

@@ -162,21 +162,25 @@ def configured(make: Callable[[], Any], *, path: Path, family: str) -> Any:
 def agreed(
     state: Mapping[str, Tensor], places: Sequence[tuple[str, int]], *, path: Path, family: str
 ) -> int:
-    """The length that most of these axes have, the first of them in doubt: so the tensor that
-    differs from the others is the one that `fit` refuses, and not all the others.
+    """The length that most of these axes have: so the tensor that differs from the others is the
+    one that `fit` refuses, and not all the others.
 
     Raises:
-        CheckpointError: none of the tensors is there.
+        CheckpointError: none of the tensors is there, or as many of them say one as another.
     """
-    lengths = [
-        state[name].shape[number]
+    found = {
+        name: state[name].shape[number]
         for name, number in places
         if name in state and state[name].ndim > number
-    ]
-    if not lengths:
+    }
+    if not found:
         names = ", ".join(repr(name) for name, _ in places)
         raise CheckpointError(f"{path} lacks {names}; {family} has its sizes there")
-    return Counter(lengths).most_common(1)[0][0]
+    most, *others = Counter(found.values()).most_common(2)
+    if others and others[0][1] == most[1]:
+        said = ", ".join(f"{length} in {name!r}" for name, length in found.items())
+        raise CheckpointError(f"{path}: a size is {said}; in {family} these are the same")
+    return most[0]
 
 
 def indices(state: Mapping[str, Tensor], pattern: str) -> int:
