@@ -37,8 +37,11 @@ class Source:
     path: Path
     weights: tuple[Weights, ...]
     """The files of tensors in it."""
-    beside: Mapping[str, Path] = field(default_factory=dict)
-    """Its small files (.json, .yaml, .txt, .model), by their paths within the folder."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """What lies beside them in small files (.json, .yaml, .txt, .model), by path within the
+    folder."""
+    beginning: bytes = b""
+    """Of a single file in no format that is read here: enough to say what it is."""
 
 
 class Savable(Protocol):

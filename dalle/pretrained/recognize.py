@@ -1,0 +1,49 @@
+"""Which family a checkpoint is of, from what is in it."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from dalle.errors import CheckpointError
+from dalle.pretrained.family import Converted, Sighting, Source
+
+FAMILIES = (
+    "dalle.pretrained.openai_dvae",
+    "dalle.pretrained.taming",
+    "dalle.pretrained.llamagen_vq",
+    "dalle.pretrained.not_loaded",
+)
+"""The files of the families, asked in this order: whatever holds a decoder before mere tokenizers,
+which lie beside or in it."""
+
+
+def recognise(source: Source) -> Sighting:
+    """What a source is.
+
+    Raises:
+        CheckpointError: no family here has such tensors.
+    """
+    return _asked(source)[0]
+
+
+def convert(source: Source) -> Converted:
+    """The models in a source as ours.
+
+    Raises:
+        CheckpointError: no family here has such tensors, or some of them are wrong.
+    """
+    return _asked(source)[1](source)
+
+
+def _asked(source: Source) -> tuple[Sighting, Callable[[Source], Converted]]:
+    for name in FAMILIES:
+        family: Any = importlib.import_module(name)
+        sighting = family.recognise(source)
+        if sighting is not None:
+            return sighting, family.convert
+    keys = [key for weights in source.weights for key in weights.state]
+    said = ", ".join(repr(key[:80]) for key in keys[:3])
+    raise CheckpointError(
+        f"{source.path} is of no family that is known here: "
+        + (f"its {len(keys)} tensors are called {said} ..." if keys else "it has no state dict")
+    )
