@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from dalle.errors import CheckpointError
+from dalle.models.dvae import Dvae
+from dalle.models.vqgan import Vqgan
 from dalle.pretrained.dalle_pytorch import vae_pt
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
 from dalle.pretrained.dalle_pytorch.hyperparameters import (
@@ -26,7 +28,10 @@ from dalle.pretrained.dalle_pytorch.model import DallePytorch
 from dalle.pretrained.dalle_pytorch.rotary import angles
 from dalle.pretrained.dalle_pytorch.vae import DallePytorchVae
 from dalle.pretrained.family import Converted, Sighting, Source, Weights, fit
+from dalle.pretrained.openai_dvae import from_states as from_openai
+from dalle.pretrained.vqgan import from_state as from_vqgan
 
+ImageModel = DallePytorchVae | Dvae | Vqgan
 FILTER = 0.9
 """What `--top_k` is by default: the share of the joint vocabulary that is never drawn."""
 LICENCE = "not stated (of the code: MIT)"
@@ -132,8 +137,8 @@ def convert_decoder(
     return module
 
 
-def convert_vae(tensors: Mapping[str, Tensor], parameters: Any, *, path: Path) -> DallePytorchVae:
-    """The image tokenizer in a `dalle.pt`, whichever it is.
+def convert_vae(tensors: Mapping[str, Tensor], parameters: Any, *, path: Path) -> ImageModel:
+    """The image tokenizer in a `dalle.pt`, whichever of the three it is.
 
     Args:
         tensors: by their stored names; those that begin with `vae.` are taken.
@@ -142,13 +147,20 @@ def convert_vae(tensors: Mapping[str, Tensor], parameters: Any, *, path: Path) -
     Raises:
         CheckpointError: there is none, or it is not known.
     """
-    state = {
-        name.removeprefix("vae."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("vae.")
-    }
-    if any(name.startswith("codebook.") for name in state):
-        return vae_pt.convert_state(state, parameters, path=path)
+    openai: dict[str, dict[str, Tensor]] = {"enc": {}, "dec": {}}
+    vqgan: dict[str, Tensor] = {}
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("vae."):
+            kind, _, rest = name.removeprefix("vae.").partition(".")
+            place = vqgan if kind == "model" else openai.get(kind, own)
+            place[name.removeprefix("vae.") if place is own else rest] = tensor
+    if own:
+        return vae_pt.convert_state(own, parameters, path=path)
+    if vqgan:
+        return from_vqgan(vqgan, path=path)
+    if all(openai.values()):
+        return from_openai(openai["enc"], openai["dec"], path=path)
     raise CheckpointError(f"{path} holds no image tokenizer that is known under `vae.`")
 
 
