@@ -56,6 +56,9 @@ class Decoder(Protocol):
     image_vocab: int
 
     @property
+    def text_vocab(self) -> int: ...
+
+    @property
     def start_of_image(self) -> int: ...
 
     @property

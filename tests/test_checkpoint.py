@@ -123,7 +123,7 @@ def test_truncated_weights_are_refused_without_a_manifest_too(tmp_path: Path) ->
     [
         ({"format": 2}, r"format 2; this version reads up to format 1: update dalle"),
         ({"format": "1"}, "needs a whole number as field `format`"),
-        ({"kind": "vqgan"}, "kind is 'vqgan'; this version knows 'dvae'"),
+        ({"kind": "cogview"}, "kind is 'cogview'; this version knows 'dvae'"),
         ({"model": {"inputs": 3, "width": 5, "colour": 1}}, r"model\.colour is not a field"),
         ({"model": {"inputs": "3"}}, r"model\.inputs is '3'"),
         ({"model": {"inputs": 3, "width": 6}}, r"has shape \(5.*\(6"),

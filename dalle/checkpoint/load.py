@@ -20,6 +20,7 @@ from dalle.checkpoint.steps import find_whole, is_run, step_of
 from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.models.skeleton import skeleton
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -28,7 +29,12 @@ KINDS = {
     "dvae": ("dalle.models.dvae", "DvaeConfig", "Dvae"),
     "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
     "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
+    "vqgan": ("dalle.models.vqgan", "VqganConfig", "Vqgan"),
 }
+DECODERS = ("dalle",)
+"""The kinds that draw pictures from texts."""
+IMAGE_TOKENIZERS = ("dvae", "vqgan")
+"""The kinds that are pictures as codes."""
 MAX_CONFIG_BYTES = 1 << 24
 SPARE_TENSORS = 1000
 
@@ -40,7 +46,7 @@ class LoadedFolder:
     """A model and what its folder says of it."""
 
     kind: str
-    """ "dvae", "clip" or "dalle"."""
+    """One of `KINDS`."""
     config: Any
     """The model's own config."""
     module: nn.Module
@@ -58,7 +64,7 @@ class LoadedFolder:
 def load_folder(
     where: str | Path,
     *,
-    kind: str | None = None,
+    kind: str | tuple[str, ...] | None = None,
     weights: Literal["auto", "ema", "model"] = "auto",
     device: str | torch.device = "cpu",
 ) -> LoadedFolder:
@@ -67,7 +73,7 @@ def load_folder(
     Args:
         where: a model folder, a run (its newest whole step is taken) or, where no such path exists,
             a model's name on the hub, `owner/name`.
-        kind: refuse other kinds than this.
+        kind: refuse other kinds than this, or than these.
         weights: "auto" takes the averaged weights where there are any.
         device: where the weights go.
 
@@ -111,7 +117,7 @@ def resolve(where: str | Path) -> Path:
     raise InputError(f"there is no model folder {path}; a model's name on the hub is owner/name")
 
 
-def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
+def read_config(folder: Path, *, kind: str | tuple[str, ...] | None = None) -> dict[str, Any]:
     """The fields of config.json, of which format and kind are checked."""
     path = folder / CONFIG
     if not path.is_file():
@@ -136,8 +142,10 @@ def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: kind is {found!r}; this version knows {', '.join(map(repr, KINDS))}"
         )
-    if kind is not None and found != kind:
-        raise CheckpointError(f"{folder} holds a model of kind {found!r}; expected {kind!r}")
+    wanted = (kind,) if isinstance(kind, str) else kind
+    if wanted is not None and found not in wanted:
+        expected = " or ".join(map(repr, wanted))
+        raise CheckpointError(f"{folder} holds a model of kind {found!r}; expected {expected}")
     if "model" not in fields:
         raise CheckpointError(f"{path}: field `model` is missing")
     return fields
@@ -184,8 +192,7 @@ def _build(
     # Once without memory, to see that the file has what the config asks for; only then for real.
     with torch.device("meta"), _no_deeper_than(header, folder):
         check_shapes(build(config).state_dict(), path)
-    with _parameters_on_meta():
-        module: nn.Module = build(config)
+    module = skeleton(build, config)
     module.load_state_dict(read_tensors(path, device), strict=True, assign=True)
     return module.to(device), config
 
@@ -206,21 +213,5 @@ def _no_deeper_than(header: Header, folder: Path) -> Iterator[None]:
         yield
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from None
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Build with buffers (masks, positions) for real and parameters without memory."""
-
-    def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
-        if parameter is None:
-            return None
-        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    hook = register_module_parameter_registration_hook(move)
-    try:
-        yield
     finally:
         hook.remove()

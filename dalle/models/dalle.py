@@ -158,6 +158,11 @@ class Dalle(nn.Module):
         return self.config.image_vocab
 
     @property
+    def text_vocab(self) -> int:
+        """Entries of the text tokenizer."""
+        return self.config.text_vocab
+
+    @property
     def start_of_text(self) -> int:
         """The id in text slot 0."""
         return self.config.text_vocab

@@ -6,21 +6,12 @@ Source: arXiv 2012.09841; taming-transformers, ru-DALL·E, minDALL-E and LlamaGe
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle.errors import ConfigError
-from dalle.nn.vqgan_blocks import (
-    GROUPS,
-    Downsample,
-    Level,
-    Middle,
-    Upsample,
-    from_wavelets,
-    group_norm,
-)
+from dalle.nn.vqgan_blocks import GROUPS, Level, Middle, from_wavelets, group_norm
 
 Quantizer = Literal["nearest", "nearest_direction", "gumbel"]
 
@@ -98,7 +89,8 @@ class Vqgan(nn.Module):
         self.config = config
         self.encoder = _Encoder(config)
         self.quant_conv = nn.Conv2d(config.latent, config.code_width, 1)
-        self.quantize = _QUANTIZERS[config.quantizer](config.num_codes, config.code_width)
+        quantizer = _QUANTIZERS[config.quantizer]
+        self.quantize: _Nearest | _Gumbel = quantizer(config.num_codes, config.code_width)
         self.post_quant_conv = nn.Conv2d(config.code_width, config.latent, 1)
         self.decoder = _Decoder(config)
 
@@ -117,9 +109,7 @@ class Vqgan(nn.Module):
         """(rows, cols) of codes."""
         return self.config.grid
 
-    def latents(
-        self, images: Float[Tensor, "b 3 height width"]
-    ) -> Float[Tensor, "b c rows cols"]:
+    def latents(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c rows cols"]:
         """What is quantized, from pictures in [0, 1]."""
         if self.config.wavelets:
             images = F.avg_pool2d(images, 2)
@@ -182,7 +172,11 @@ class _Gumbel(nn.Module):
         return self.embed(codes)
 
 
-_QUANTIZERS = {"nearest": _Nearest, "nearest_direction": _NearestDirection, "gumbel": _Gumbel}
+_QUANTIZERS: dict[str, type[_Nearest | _Gumbel]] = {
+    "nearest": _Nearest,
+    "nearest_direction": _NearestDirection,
+    "gumbel": _Gumbel,
+}
 
 
 class _Encoder(nn.Module):
@@ -197,9 +191,8 @@ class _Encoder(nn.Module):
                 width,
                 blocks=config.blocks,
                 attention=number in config.attention,
+                resize="half" if number < len(widths) - 1 else "none",
             )
-            if number < len(widths) - 1:
-                level.downsample = Downsample(width)
             self.down.append(level)
         self.mid = Middle(widths[-1])
         self.norm_out = group_norm(widths[-1])
@@ -207,9 +200,9 @@ class _Encoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c rows cols"]:
         x = self.conv_in(x)
-        for level in self.down[:-1]:
-            x = level.downsample(level(x))
-        x = self.mid(self.down[-1](x))
+        for level in self.down:
+            x = level(x)
+        x = self.mid(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -227,15 +220,14 @@ class _Decoder(nn.Module):
                 width,
                 blocks=config.blocks + 1,
                 attention=number in config.attention,
+                resize="double" if number > 0 else "none",
             )
-            if number > 0:
-                level.upsample = Upsample(width)
             self.up.append(level)
         self.norm_out = group_norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 12 if config.wavelets else 3, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b d height width"]:
         x = self.mid(self.conv_in(x))
-        for level in list(self.up)[:0:-1]:
-            x = level.upsample(level(x))
-        return self.conv_out(F.silu(self.norm_out(self.up[0](x))))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))

@@ -5,6 +5,7 @@ weights need no renaming.
 """
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -91,19 +92,34 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one size, each followed by attention where there is any."""
+    """Residual blocks of one size, each followed by attention where there is any; then a change of
+    size, but for the last level."""
 
-    def __init__(self, inputs: int, outputs: int, *, blocks: int, attention: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        blocks: int,
+        attention: bool,
+        resize: Literal["half", "double", "none"],
+    ) -> None:
         super().__init__()
         widths = [inputs] + [outputs] * blocks
         self.block = nn.ModuleList(map(ResidualBlock, widths[:-1], widths[1:]))
-        self.attn = nn.ModuleList(AttentionBlock(outputs) for _ in range(blocks if attention else 0))
+        self.attn = nn.ModuleList(
+            AttentionBlock(outputs) for _ in range(blocks if attention else 0)
+        )
+        self.downsample = Downsample(outputs) if resize == "half" else None
+        self.upsample = Upsample(outputs) if resize == "double" else None
 
-    def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b d rows cols"]:
+    def forward(self, x: Float[Tensor, "b c rows cols"]) -> Float[Tensor, "b d height width"]:
         for number, block in enumerate(self.block):
             x = block(x)
             if self.attn:
                 x = self.attn[number](x)
+        for resize in (self.downsample, self.upsample):
+            x = x if resize is None else resize(x)
         return x
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dalle.errors import CheckpointError, ConfigError
+from dalle.models.skeleton import skeleton
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,12 +120,15 @@ def fit(
                 f"{path}: {original!r} has the shape {tuple(tensor.shape)}; {family} of this size "
                 f"has {tuple(shape)}"
             )
-        taken[name] = tensor
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{path}: {original!r} holds values that are not finite numbers")
+        # A copy, which outlives the file and is aligned as fresh tensors are.
+        taken[name] = tensor.clone(memory_format=torch.contiguous_format)
     used = {theirs(name) for name in expected}
     for original in state:
         if original not in used and not any(re.fullmatch(p, original) for p in ignorable):
             raise CheckpointError(f"{path} holds {original!r}, which {family} has not")
-    module = build(config)
+    module = skeleton(build, config)
     module.load_state_dict(taken, strict=True, assign=True)
     return module.eval().requires_grad_(False)
 

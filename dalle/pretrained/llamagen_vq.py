@@ -11,29 +11,19 @@ from torch import Tensor
 
 from dalle.models.vqgan import Vqgan
 from dalle.pretrained.family import Converted, Sighting, Source, Weights
-from dalle.pretrained.vqgan import filled
+from dalle.pretrained.vqgan import Layout, config_of, filled
 
 FAMILY = "LlamaGen's image tokenizer"
 LICENCE = "MIT (LlamaGen's code); none is stated for the weights"
+PUBLISHED_SIZE = 256
 _FIRST = "encoder.conv_blocks.0.res.0.conv1.weight"
-_IGNORABLE = (r"quantize\.codebook_used",)
-"""Which codes training used."""
 _MIDDLE = {"block_1": "0", "attn_1": "1", "block_2": "2"}
 
 
 def recognise(source: Source) -> Sighting | None:
     """A file with LlamaGen's encoder and codebook."""
     found = _find(source)
-    if found is None:
-        return None
-    config = from_state(found.state, path=found.path).config
-    return Sighting(
-        family="LlamaGen",
-        version=f"VQ-{config.cell}",
-        holds="image tokenizer",
-        sizes={"cell": config.cell, "codes": config.num_codes, "code width": config.code_width},
-        licence=LICENCE,
-    )
+    return None if found is None else _sighting(found)
 
 
 def convert(source: Source) -> Converted:
@@ -42,13 +32,17 @@ def convert(source: Source) -> Converted:
     Raises:
         CheckpointError: a tensor is missing, misshapen or not known.
     """
-    found, sighting = _find(source), recognise(source)
-    assert found is not None and sighting is not None  # it was recognised
-    return Converted(module=from_state(found.state, path=found.path), sighting=sighting)
+    found = _find(source)
+    assert found is not None  # it was recognised
+    module = from_state(found.state, path=found.path)
+    return Converted(module=module, sighting=_sighting(found))
 
 
 def from_state(
-    state: Mapping[str, Tensor], *, path: Path, image_size: tuple[int, int] = (256, 256)
+    state: Mapping[str, Tensor],
+    *,
+    path: Path,
+    image_size: tuple[int, int] = (PUBLISHED_SIZE, PUBLISHED_SIZE),
 ) -> Vqgan:
     """The image tokenizer.
 
@@ -60,20 +54,36 @@ def from_state(
     Raises:
         CheckpointError: a tensor is missing, misshapen or not known.
     """
+    return filled(state, _layout(state), path=path, image_size=image_size)
+
+
+def _sighting(found: Weights) -> Sighting:
+    config = config_of(
+        found.state,
+        _layout(found.state),
+        path=found.path,
+        image_size=(PUBLISHED_SIZE, PUBLISHED_SIZE),
+    )
+    return Sighting(
+        family="LlamaGen",
+        version=f"VQ-{config.cell}",
+        holds="image tokenizer",
+        sizes={"cell": config.cell, "codes": config.num_codes, "code width": config.code_width},
+        licence=LICENCE,
+    )
+
+
+def _layout(state: Mapping[str, Tensor]) -> Layout:
     levels = {m[1] for key in state if (m := re.match(r"encoder\.conv_blocks\.(\d+)\.", key))}
 
     def theirs(ours: str) -> str:
         return _theirs(ours, len(levels))
 
-    return filled(
-        state,
-        path=path,
+    return Layout(
         family=FAMILY,
-        image_size=image_size,
-        codebook="quantize.embedding.weight",
         quantizer="nearest_direction",
         theirs=theirs,
-        ignorable=_IGNORABLE,
+        ignorable=(r"quantize\.codebook_used",),  # what training counted
     )
 
 

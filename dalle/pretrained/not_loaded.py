@@ -25,7 +25,7 @@ _COGVIEW = "CogView's own package runs it"
 _OTHERS = (
     _Other(
         name="dalle-mini or dalle-mega (Flax)",
-        keys=("FlaxBartDecoderLayer", "lm_head"),
+        keys=("lm_head", "kernel"),
         holds="text to image, encoder and decoder",
         licence=_CRAIYON,
         because=_ENCODER_DECODER,
@@ -77,7 +77,9 @@ def convert(source: Source) -> Converted:
     """
     other = _find(source)
     assert other is not None  # it was recognised
-    raise CheckpointError(f"{source.path} is {other.name}, which is not loaded here: {other.because}")
+    raise CheckpointError(
+        f"{source.path} is {other.name}, which is not loaded here: {other.because}"
+    )
 
 
 def _find(source: Source) -> _Other | None:

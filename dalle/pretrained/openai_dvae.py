@@ -42,7 +42,9 @@ def recognise(source: Source) -> Sighting | None:
             **({"codes": codes} if codes is not None else {}),
         },
         licence=LICENCE,
-        missing=tuple(f"its {name}, another file of the same folder ({PLACES})" for name in missing),
+        missing=tuple(
+            f"its {name}, another file of the same folder ({PLACES})" for name in missing
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import pickletools
 from typing import Any, BinaryIO, Protocol
 
 from dalle.errors import CheckpointError
+from dalle.pretrained.records import key_of
 
 NEWEST_PROTOCOL = 5
 _NUMBERS = {"BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT"}
@@ -146,11 +147,12 @@ class _Machine:
 
     def _dict(self, _: Any) -> None:
         items = self.pop_mark()
-        self.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+        keys = map(key_of, items[::2])
+        self.stack.append(dict(zip(keys, items[1::2], strict=True)))
 
     def _frozenset(self, _: Any) -> None:
         items = self.pop_mark()
-        self.stack.append(frozenset(items))
+        self.stack.append(frozenset(map(key_of, items)))
 
     def _append(self, _: Any) -> None:
         item = self.pop()
@@ -162,17 +164,17 @@ class _Machine:
 
     def _additems(self, _: Any) -> None:
         items = self.pop_mark()
-        self.stack[-1].update(items)
+        self.stack[-1].update(map(key_of, items))
 
     def _setitem(self, _: Any) -> None:
         value, key = self.pop(), self.pop()
-        self.stack[-1][key] = value
+        self.stack[-1][key_of(key)] = value
 
     def _setitems(self, _: Any) -> None:
         items = self.pop_mark()
         target = self.stack[-1]
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[key] = value
+            target[key_of(key)] = value
 
     def _global(self, both: str) -> None:
         module, _, name = both.partition(" ")

@@ -160,8 +160,9 @@ def _beside(folder: Path, files: Any) -> dict[str, bytes]:
     small = {}
     for path in files:
         if path.suffix.lower() in SMALL and path.is_file():
-            if path.stat().st_size <= MAX_SMALL_BYTES:
-                small[path.relative_to(folder).as_posix()] = path.read_bytes()
+            if path.stat().st_size > MAX_SMALL_BYTES:
+                continue
+            small[path.relative_to(folder).as_posix()] = path.read_bytes()
     return small
 
 

@@ -78,6 +78,9 @@ class Record:
         self.items.append((key, value))
 
 
+_KEYS = (str, bytes, int, float, Name, Record)
+
+
 def named(module: str, name: str) -> Name:
     """The name, if nothing speaks against it.
 
@@ -130,33 +133,54 @@ def _encoded(text: Any, encoding: Any = "utf-8") -> bytes:
     return text.encode(encoding)
 
 
-def _defaultdict(factory: Any = None, *items: Any) -> dict[Any, Any]:
-    return _plain(dict)(*items)
+def _defaultdict(factory: Any = None, items: Any = ()) -> dict[Any, Any]:
+    return _mapping(items)
 
 
-def _plain(kind: type) -> Callable[..., Any]:
+def key_of(value: Any) -> Any:
+    """What a mapping or a set has as a key; nested ones could take for ever to be looked up.
+
+    Raises:
+        CheckpointError: it is no plain value.
+    """
+    parts = value if isinstance(value, tuple) else (value,)
+    if all(part is None or isinstance(part, _KEYS) for part in parts):
+        return value
+    raise CheckpointError("it holds a mapping or a set whose keys are no plain values")
+
+
+def _sequence(kind: type) -> Callable[..., Any]:
     """Calls of a container, of containers only: a number could ask for any amount of memory."""
 
     def build(*arguments: Any) -> Any:
-        if any(not isinstance(a, (list, tuple, dict, set, frozenset, bytes)) for a in arguments):
+        if any(not isinstance(a, (list, tuple, set, frozenset, bytes)) for a in arguments):
             raise CheckpointError(f"it asks for a {kind.__name__} of what is no container")
+        if kind in (set, frozenset):
+            return kind(map(key_of, *arguments)) if arguments else kind()
         return kind(*arguments)
 
     return build
 
 
-_PLAIN = (set, frozenset, list, dict, tuple, bytes, bytearray)
+def _mapping(items: Any = ()) -> dict[Any, Any]:
+    pairs = items.items() if isinstance(items, dict) else items
+    return {key_of(key): value for key, value in pairs}
+
+
+_SEQUENCES = (set, frozenset, list, tuple, bytes, bytearray)
 BUILDERS: dict[str, Callable[..., Any]] = {
-    **{f"builtins.{kind.__name__}": _plain(kind) for kind in _PLAIN},
-    **{f"__builtin__.{kind.__name__}": _plain(kind) for kind in _PLAIN},
-    "collections.OrderedDict": _plain(dict),
-    "collections.Counter": _plain(dict),
+    **{f"builtins.{kind.__name__}": _sequence(kind) for kind in _SEQUENCES},
+    **{f"__builtin__.{kind.__name__}": _sequence(kind) for kind in _SEQUENCES},
+    "builtins.dict": _mapping,
+    "__builtin__.dict": _mapping,
+    "collections.OrderedDict": _mapping,
+    "collections.Counter": _mapping,
     "collections.defaultdict": _defaultdict,
     "copyreg._reconstructor": _reconstructed,
     "copy_reg._reconstructor": _reconstructed,
     "copyreg.__newobj__": _reconstructed,
     "copy_reg.__newobj__": _reconstructed,
     "_codecs.encode": _encoded,
-    "torch.Size": _plain(tuple),
+    "torch.Size": _sequence(tuple),
 }
 """Names of which plain values are made."""

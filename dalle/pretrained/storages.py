@@ -23,6 +23,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+MAX_AXES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,13 @@ def storage_of(key: Any) -> Storage:
         raise CheckpointError("it points to something that is no storage of tensors")
     kind, name, count = key[1], key[2], key[4]
     if not isinstance(kind, Name) or kind.module not in ("torch", "torch.cuda", "torch.storage"):
-        raise CheckpointError(f"it holds numbers of an unknown class ({kind!s:.100})")
+        raise CheckpointError("it holds numbers of an unknown class")
     if kind.name not in DTYPES:
         raise CheckpointError(f"it holds numbers of the class {kind}, which are not read here")
     if not isinstance(name, str) or type(count) is not int or count < 0:
         raise CheckpointError("it names a storage without a name or a size")
     if len(key) == 6 and key[5] is not None:
-        raise CheckpointError("it holds views of storages, as only very old versions of torch wrote")
+        raise CheckpointError("it holds views of storages, which only very old versions wrote")
     return Storage(name, DTYPES[kind.name], count)
 
 
@@ -106,8 +107,12 @@ class FileBytes:
         if not isinstance(storage, Storage):
             raise CheckpointError("it holds a tensor without numbers")
         numbers = (offset, *size, *stride)
-        if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
-            raise CheckpointError(f"it holds a tensor of the shape {str(size):.100}")
+        if (
+            len(size) != len(stride)
+            or len(size) > MAX_AXES
+            or any(type(n) is not int or n < 0 for n in numbers)
+        ):
+            raise CheckpointError("it holds a tensor whose shape is none")
         flat, count = self.flat(storage), math.prod(size)
         reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1
         if count and reach > storage.count:

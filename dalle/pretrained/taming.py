@@ -9,12 +9,18 @@ from typing import Any
 
 import yaml
 
-from dalle.models.vqgan import Vqgan
 from dalle.pretrained.family import Converted, Sighting, Source, Weights
-from dalle.pretrained.vqgan import from_state, has_vqgan
+from dalle.pretrained.vqgan import (
+    config_of,
+    from_state,
+    has_vqgan,
+    taming_layout,
+    without_prefix,
+)
 
 FAMILY = "a VQGAN of taming-transformers' kind"
 LICENCE = "MIT (taming-transformers' code); none is stated for the weights"
+MAX_YAML_BYTES = 1 << 20
 PUBLISHED_SIZE = 256
 """Of the pictures that all published ones were trained on, in pixels."""
 
@@ -35,20 +41,25 @@ def convert(source: Source) -> Converted:
     """
     found = _find(source)
     assert found is not None  # it was recognised
-    return Converted(module=_module(source, found), sighting=_sighting(source, found))
+    module = from_state(
+        found.state, path=found.path, family=FAMILY, image_size=_size(source, found)
+    )
+    return Converted(module=module, sighting=_sighting(source, found))
 
 
 def _find(source: Source) -> Weights | None:
     return next((weights for weights in source.weights if has_vqgan(weights.state)), None)
 
 
-def _module(source: Source, found: Weights) -> Vqgan:
+def _size(source: Source, found: Weights) -> tuple[int, int]:
     size = _image_size(source, found)
-    return from_state(found.state, path=found.path, family=FAMILY, image_size=(size, size))
+    return size, size
 
 
 def _sighting(source: Source, found: Weights) -> Sighting:
-    config = _module(source, found).config
+    state = without_prefix(found.state)
+    layout = taming_layout(state, FAMILY)
+    config = config_of(state, layout, path=found.path, image_size=_size(source, found))
     kind = "Gumbel-VQGAN" if config.quantizer == "gumbel" else "VQGAN"
     return Sighting(
         family="taming-transformers",
@@ -78,14 +89,13 @@ def _image_size(source: Source, found: Weights) -> int:
 def _described(text: bytes) -> tuple[int, int, int] | None:
     """(resolution, codes, width of a code) of a taming .yaml."""
     try:
-        data: Any = yaml.load(text, Loader=yaml.CSafeLoader)
+        data: Any = yaml.safe_load(text[:MAX_YAML_BYTES])
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
     for name in ("model", "params"):
         data = data.get(name) if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(data.get("ddconfig"), dict):
         return None
-    values = (data["ddconfig"].get("resolution"), data.get("n_embed"), data.get("embed_dim"))
-    if all(type(value) is int and 0 < value < 1 << 16 for value in values):
-        return values
-    return None
+    found = (data["ddconfig"].get("resolution"), data.get("n_embed"), data.get("embed_dim"))
+    numbers = [n for n in found if isinstance(n, int) and 0 < n < 1 << 16]
+    return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None

@@ -1,7 +1,8 @@
-"""Sizes of a VQGAN from the names and shapes of its tensors, in taming's layout."""
+"""VQGANs from the names and shapes of their tensors, which say all but the size of pictures."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -9,11 +10,29 @@ from torch import Tensor
 from dalle.models.vqgan import Quantizer, Vqgan, VqganConfig
 from dalle.pretrained.family import axis, configured, fit
 
-IGNORABLE = (r"loss\..*",)
-"""LPIPS and the discriminator, which training needed."""
+_CODEBOOK = "quantize.embedding.weight"
+_GUMBEL_CODEBOOK = "quantize.embed.weight"
+_TRAINING = (r"loss\..*",)
+"""LPIPS and the discriminator."""
 _WAVELETS = "decoder.decoder."
-_WAVELETS_IGNORABLE = (r"post_quant_conv\..*", r"decoder\.idwt\.g[01]_(row|col)")
+_UNUSED_WITH_WAVELETS = (r"post_quant_conv\..*", r"decoder\.idwt\.g[01]_(row|col)")
 """A second copy that is not used, and the filters of the Haar wavelet, which are constants."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a project calls the parts of its VQGAN."""
+
+    family: str
+    """For messages."""
+    quantizer: Quantizer = "nearest"
+    codebook: str = _CODEBOOK
+    """The tensor with a row for each code."""
+    theirs: Callable[[str], str] = str
+    """From taming's names to those in the file."""
+    ignorable: tuple[str, ...] = _TRAINING
+    """Patterns of names that are passed over."""
+    wavelets: bool = False
 
 
 def from_state(
@@ -23,105 +42,115 @@ def from_state(
     family: str = "a VQGAN",
     image_size: tuple[int, int] = (256, 256),
 ) -> Vqgan:
-    """A VQGAN or Gumbel-VQGAN, with ru-DALL·E's wavelet decoder too.
+    """A VQGAN or Gumbel-VQGAN in taming's layout, with ru-DALL·E's wavelet decoder too.
 
     Args:
         state: taming's keys, all of them with `model.` before or none.
         path: the file, for messages.
         family: for messages.
-        image_size: (height, width) of the pictures that it encodes; its weights fit any.
+        image_size: (height, width) of the pictures that its encoder reads; its weights fit any.
 
     Raises:
         CheckpointError: a tensor is missing, misshapen or not known.
     """
-    if all(key.startswith("model.") for key in state):
-        state = {key.removeprefix("model."): tensor for key, tensor in state.items()}
+    state = without_prefix(state)
+    return filled(state, taming_layout(state, family), path=path, image_size=image_size)
+
+
+def without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The state without the `model.` that DALLE-pytorch and ru-DALL·E put before every key."""
+    if not all(key.startswith("model.") for key in state):
+        return state
+    return {key.removeprefix("model."): tensor for key, tensor in state.items()}
+
+
+def has_vqgan(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has the layers of taming's encoder and a codebook."""
+    names = without_prefix(state)
+    return "encoder.down.0.block.0.conv1.weight" in names and (
+        _CODEBOOK in names or _GUMBEL_CODEBOOK in names
+    )
+
+
+def taming_layout(state: Mapping[str, Tensor], family: str) -> Layout:
+    """Which of taming's and ru-DALL·E's variants a state dict is of."""
     wavelets = any(key.startswith(_WAVELETS) for key in state)
-    gumbel = "quantize.embed.weight" in state
-    return filled(
-        state,
-        path=path,
+    gumbel = _GUMBEL_CODEBOOK in state
+    return Layout(
         family=family,
-        image_size=(image_size[0] << wavelets, image_size[1] << wavelets),
-        codebook="quantize.embed.weight" if gumbel else "quantize.embedding.weight",
         quantizer="gumbel" if gumbel else "nearest",
+        codebook=_GUMBEL_CODEBOOK if gumbel else _CODEBOOK,
         theirs=_wavelet_name if wavelets else str,
-        ignorable=(*IGNORABLE, *(_WAVELETS_IGNORABLE if wavelets else ())),
+        ignorable=_TRAINING + (_UNUSED_WITH_WAVELETS if wavelets else ()),
         wavelets=wavelets,
     )
 
 
 def _wavelet_name(ours: str) -> str:
-    if ours.startswith("decoder."):
-        return f"decoder.{ours}"
-    return f"decoder.{ours}" if ours.startswith("post_quant_conv.") else ours
+    """The decoder lies in another one, and has the convolution before it inside."""
+    return f"decoder.{ours}" if re.match(r"decoder\.|post_quant_conv\.", ours) else ours
 
 
 def filled(
-    state: Mapping[str, Tensor],
-    *,
-    path: Path,
-    family: str,
-    image_size: tuple[int, int],
-    codebook: str,
-    quantizer: Quantizer,
-    theirs: Callable[[str], str] = str,
-    ignorable: Sequence[str] = (),
-    wavelets: bool = False,
+    state: Mapping[str, Tensor], layout: Layout, *, path: Path, image_size: tuple[int, int]
 ) -> Vqgan:
-    """A VQGAN of the sizes that its tensors have.
+    """A VQGAN of the sizes that its tensors have, with them in it.
 
-    Args:
-        codebook: the name of the tensor with a row for each code.
-        theirs: from taming's names to those in the file.
+    Raises:
+        CheckpointError: a tensor is missing, misshapen or not known.
     """
-
-    def size(name: str, number: int = 0) -> int:
-        return axis(state, theirs(name), number, path=path, family=family)
-
-    levels = _count(state, theirs("encoder.down.{}.block.0.conv1.weight"))
-    channels = size("encoder.conv_in.weight")
-    config = configured(
-        lambda: VqganConfig(
-            image_height=image_size[0],
-            image_width=image_size[1],
-            num_codes=axis(state, codebook, 0, path=path, family=family),
-            code_width=axis(state, codebook, 1, path=path, family=family),
-            channels=channels,
-            multipliers=tuple(
-                size(f"encoder.down.{level}.block.0.conv1.weight") // max(1, channels)
-                for level in range(levels)
-            ),
-            blocks=_count(state, theirs("encoder.down.0.block.{}.conv1.weight")),
-            attention=tuple(
-                level
-                for level in range(levels)
-                if theirs(f"encoder.down.{level}.attn.0.q.weight") in state
-            ),
-            latent=size("encoder.conv_out.weight"),
-            quantizer=quantizer,
-            wavelets=wavelets,
-        ),
-        path=path,
-        family=family,
-    )
     module = fit(
-        Vqgan, config, state, path=path, family=family, theirs=theirs, ignorable=ignorable
+        Vqgan,
+        config_of(state, layout, path=path, image_size=image_size),
+        state,
+        path=path,
+        family=layout.family,
+        theirs=layout.theirs,
+        ignorable=layout.ignorable,
     )
     assert isinstance(module, Vqgan)
     return module
 
 
-def _count(state: Mapping[str, Tensor], name: str) -> int:
-    """How many tensors of a name there are, numbered from 0 without a gap."""
-    number = 0
-    while name.format(number) in state:
-        number += 1
-    return number
+def config_of(
+    state: Mapping[str, Tensor], layout: Layout, *, path: Path, image_size: tuple[int, int]
+) -> VqganConfig:
+    """The sizes that the tensors have.
 
+    Raises:
+        CheckpointError: a tensor that says them is missing.
+    """
 
-def has_vqgan(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has the layers of taming's encoder and a codebook."""
-    names = {re.sub(r"^model\.", "", key) for key in state}
-    codebooks = {"quantize.embedding.weight", "quantize.embed.weight"}
-    return "encoder.down.0.block.0.conv1.weight" in names and bool(codebooks & names)
+    def size(name: str, number: int = 0) -> int:
+        return axis(state, layout.theirs(name), number, path=path, family=layout.family)
+
+    def count(name: str) -> int:
+        number = 0
+        while layout.theirs(name.format(number)) in state:
+            number += 1
+        return number
+
+    levels = count("encoder.down.{}.block.0.conv1.weight")
+    channels = size("encoder.conv_in.weight")
+    widths = [size(f"encoder.down.{level}.block.0.conv1.weight") for level in range(levels)]
+    return configured(
+        lambda: VqganConfig(
+            image_height=image_size[0] << layout.wavelets,
+            image_width=image_size[1] << layout.wavelets,
+            num_codes=size(layout.codebook),
+            code_width=size(layout.codebook, 1),
+            channels=channels,
+            multipliers=tuple(width // max(1, channels) for width in widths),
+            blocks=count("encoder.down.0.block.{}.conv1.weight"),
+            attention=tuple(
+                level
+                for level in range(levels)
+                if layout.theirs(f"encoder.down.{level}.attn.0.q.weight") in state
+            ),
+            latent=size("encoder.conv_out.weight"),
+            quantizer=layout.quantizer,
+            wavelets=layout.wavelets,
+        ),
+        path=path,
+        family=layout.family,
+    )

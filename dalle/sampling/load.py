@@ -6,17 +6,23 @@ from typing import Any, Literal
 
 import torch
 
-from dalle.checkpoint import IMAGE_TOKENIZER, MANIFEST, RERANKER, TEXT_TOKENIZER, load_folder
+from dalle.checkpoint import (
+    DECODERS,
+    IMAGE_TOKENIZER,
+    IMAGE_TOKENIZERS,
+    MANIFEST,
+    RERANKER,
+    TEXT_TOKENIZER,
+    load_folder,
+)
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
-from dalle.models.dalle import Dalle
-from dalle.models.dvae import Dvae
 from dalle.sampling.filters import Sampling
 from dalle.sampling.picture import Origin
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.rerank import load_reranker
-from dalle.tokenizers.image import DvaeTokenizer
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.image import tokenizer_of
+from dalle.tokenizers.kinds import load_text_tokenizer
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -48,17 +54,16 @@ def load(
     """
     place = choose_device(device)
     kind = _choose_dtype(dtype, place)
-    loaded = load_folder(where, kind="dalle", weights=weights, device=place)
-    image_tokenizer = load_folder(loaded.path / IMAGE_TOKENIZER, kind="dvae", device=place)
+    loaded = load_folder(where, kind=DECODERS, weights=weights, device=place)
+    codec = load_folder(loaded.path / IMAGE_TOKENIZER, kind=IMAGE_TOKENIZERS, device=place)
     own = loaded.path / RERANKER
     reranker = clip if clip is not None else own if own.is_dir() else None
     manifest = loaded.path / MANIFEST
-    decoder, dvae = loaded.module.to(kind), image_tokenizer.module
-    assert isinstance(decoder, Dalle) and isinstance(dvae, Dvae)  # their kinds were checked
+    decoder: Any = loaded.module.to(kind)  # a `Decoder`, as its kind was checked
     return Pipeline(
         decoder,
-        text_tokenizer=TextTokenizer.load(loaded.path / TEXT_TOKENIZER),
-        image_tokenizer=DvaeTokenizer(dvae),
+        text_tokenizer=load_text_tokenizer(loaded.path / TEXT_TOKENIZER),
+        image_tokenizer=tokenizer_of(codec.module.float()),
         reranker=None if reranker is None else load_reranker(reranker, place),
         sampling=_own_sampling(loaded.extra, loaded.path),
         origin=Origin(

@@ -19,7 +19,7 @@ from dalle.sampling.request import Request
 from dalle.sampling.rerank import rank
 from dalle.sampling.room import sample_in_room
 from dalle.sampling.streams import PromptStream, is_blank, prompt_stream
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 LAUNCHES_AT_ONCE = 16
 """Prompts are taken in groups of about so many launches, whose codes are held together."""
@@ -30,7 +30,7 @@ class Parts:
     """What pictures are made with."""
 
     model: Decoder
-    text_tokenizer: TextTokenizer
+    text_tokenizer: PromptTokenizer
     image_tokenizer: ImageTokenizer
     reranker: Reranker | None
     origin: Origin

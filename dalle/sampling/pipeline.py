@@ -7,11 +7,12 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Unpack
 
 import torch
+from torch import nn
 
 from dalle.checkpoint import save_model_folder
+from dalle.checkpoint.folder import kind_of
 from dalle.config import to_json
 from dalle.errors import InputError
-from dalle.models.dalle import Dalle
 from dalle.protocols import Decoder, ImageTokenizer, Reranker
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
@@ -21,8 +22,8 @@ from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.request import Request, Wishes
 from dalle.sampling.rerank import ClipReranker
-from dalle.tokenizers.image import DvaeTokenizer
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.image import ModelTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 
 class Pipeline:
@@ -41,7 +42,7 @@ class Pipeline:
         self,
         model: Decoder,
         *,
-        text_tokenizer: TextTokenizer,
+        text_tokenizer: PromptTokenizer,
         image_tokenizer: ImageTokenizer,
         reranker: Reranker | None = None,
         sampling: Sampling | None = None,
@@ -50,7 +51,7 @@ class Pipeline:
         for name, mine, theirs in (
             ("grid", model.layout.grid, tuple(image_tokenizer.grid)),
             ("number of codes", model.image_vocab, image_tokenizer.vocab_size),
-            ("number of text tokens", model.start_of_text, text_tokenizer.vocab_size),
+            ("number of text tokens", model.text_vocab, text_tokenizer.vocab_size),
         ):
             if mine != theirs:
                 raise InputError(
@@ -177,8 +178,9 @@ class Pipeline:
             SaveError: it cannot be written.
             InputError: `folder` holds something else, or a part is none of our models.
         """
-        if not isinstance(self.model, Dalle) or not isinstance(self.image_tokenizer, DvaeTokenizer):
-            raise InputError("only a Dalle with a DvaeTokenizer can be saved as a model folder")
+        model, codec = self.model, self.image_tokenizer
+        if not isinstance(model, nn.Module) or not isinstance(codec, ModelTokenizer):
+            raise InputError("only a model with an image tokenizer of ours can be saved")
         with TemporaryDirectory() as scratch:
             reranker = self.origin.reranker_folder
             if isinstance(self.reranker, ClipReranker):
@@ -192,12 +194,12 @@ class Pipeline:
                 )
             return save_model_folder(
                 folder,
-                kind="dalle",
-                config=self.model.config,
-                module=self.model,
+                kind=kind_of(model),
+                config=model.config,
+                module=model,
                 extra={"sampling": to_json(self.sampling)},
                 text_tokenizer=self.text_tokenizer,
-                image_tokenizer=self.image_tokenizer.dvae,
+                image_tokenizer=codec.model,
                 reranker=reranker,
             )
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dalle.sampling.prompts import printable
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 
 class PromptCutWarning(UserWarning):
@@ -29,7 +29,7 @@ def is_blank(prompt: str) -> bool:
     return not prompt.strip()
 
 
-def prompt_stream(prompt: str, tokenizer: TextTokenizer, *, slots: int) -> PromptStream:
+def prompt_stream(prompt: str, tokenizer: PromptTokenizer, *, slots: int) -> PromptStream:
     """Start, tokens, pads; with a `PromptCutWarning` where there are more tokens than slots."""
     if is_blank(prompt):
         return PromptStream(prompt=prompt, ids=tokenizer.empty_stream(slots), num_cut=0)

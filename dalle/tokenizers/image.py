@@ -80,6 +80,11 @@ class ModelTokenizer:
         return torch.cat(parts) if parts else torch.zeros(0, 3, height, width, device=codes.device)
 
 
+def tokenizer_of(model: nn.Module) -> ModelTokenizer:
+    """The image tokenizer over a model that was loaded from a folder."""
+    return DvaeTokenizer(model) if isinstance(model, Dvae) else ModelTokenizer(model)
+
+
 class DvaeTokenizer(ModelTokenizer):
     """An `ImageTokenizer` over a discrete VAE, which takes more pictures at once."""
 

@@ -40,7 +40,7 @@ def read_tokenizer(path: Path) -> tuple[list[tuple[str, str]], bool]:
         CheckpointError: the file is missing, too large, cut off, of another kind or of a newer
             format, or its fields are not as they were written.
     """
-    data = _parse(path)
+    data = parse(path)
     if data.get("kind") != KIND:
         raise CheckpointError(f"{str(path)!r} is no text tokenizer of this project")
     if data.get("format") != FORMAT:
@@ -57,7 +57,12 @@ def read_tokenizer(path: Path) -> tuple[list[tuple[str, str]], bool]:
     return [_pair(merge, path) for merge in merges], lowercase
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The fields of a tokenizer's file, of which nothing is checked but that it is one object.
+
+    Raises:
+        CheckpointError: the file is missing, too large, or no such JSON.
+    """
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
