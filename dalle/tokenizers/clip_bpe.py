@@ -22,7 +22,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from dalle.errors import CheckpointError, InputError
 from dalle.tokenizers.slots import empty_slots, fill_slots
 from dalle.tokenizers.text import StreamText
-from dalle.tokenizers.text_file import fields, write_file
+from dalle.tokenizers.text_file import read_file, read_pair, write_file
 
 KIND = "clip_bpe"
 NUM_MERGES = 48894
@@ -146,12 +146,12 @@ class ClipBpe:
         Raises:
             CheckpointError: the file is missing, damaged, of another kind or of a newer format.
         """
-        merges = fields(path, KIND, ("merges",))["merges"]
-        pairs = [str(merge).split(" ") for merge in merges] if isinstance(merges, list) else []
-        if not all(len(pair) == 2 for pair in pairs):
-            raise CheckpointError(f"{path}: merges are two entries with a space between each")
+        merges = read_file(path, KIND, ("merges",))["merges"]
+        if not isinstance(merges, list):
+            raise CheckpointError(f"{str(path)!r}: expected merges to be a list")
+        pairs = [read_pair(merge, path) for merge in merges]
         try:
-            return cls([(left, right) for left, right in pairs])
+            return cls(pairs)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
 

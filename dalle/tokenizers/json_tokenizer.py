@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from dalle.errors import CheckpointError, InputError
 from dalle.tokenizers.slots import empty_slots, fill_slots
 from dalle.tokenizers.text import StreamText
-from dalle.tokenizers.text_file import fields, write_file
+from dalle.tokenizers.text_file import read_file, write_file
 
 KIND = "tokenizers_json"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -89,7 +89,8 @@ class JsonTokenizer:
         Raises:
             CheckpointError: the file is missing, damaged, of another kind or of a newer format.
         """
+        description = json.dumps(read_file(path, KIND, ("tokenizer",))["tokenizer"])
         try:
-            return cls(json.dumps(fields(path, KIND, ("tokenizer",))["tokenizer"]))
+            return cls(description)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
