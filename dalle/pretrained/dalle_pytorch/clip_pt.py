@@ -16,6 +16,7 @@ from dalle.pretrained.dalle_pytorch.clip import (
     Tower,
 )
 from dalle.pretrained.dalle_pytorch.keys import FAMILY, StoredStack, read_stack
+from dalle.pretrained.dalle_pytorch.text import find_tokenizer
 from dalle.pretrained.family import (
     Converted,
     Sighting,
@@ -65,15 +66,17 @@ def convert(source: Source) -> Converted:
     state, path = weights.state, weights.path
     text = read_stack(state, prefix="text_transformer", path=path)
     vision = read_stack(state, prefix="visual_transformer", path=path)
+    config = _config(state, text, vision, path)
     module = fit(
         DallePytorchClip,
-        _config(state, text, vision, path),
+        config,
         state,
         path=path,
         family=CLIP,
         theirs=lambda ours: _original(ours, text, vision),
     )
-    return Converted(module=module, sighting=sighting)
+    tokenizer = find_tokenizer(source, config.text_vocab)
+    return Converted(module=module, sighting=sighting, text_tokenizer=tokenizer)
 
 
 def _config(

@@ -5,6 +5,7 @@ Source: lucidrains/DALLE-pytorch, train_dalle.py and generate.py.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dalle.pretrained.dalle_pytorch.hyperparameters import (
 from dalle.pretrained.dalle_pytorch.keys import FAMILY, StoredStack, read_stack
 from dalle.pretrained.dalle_pytorch.model import DallePytorch
 from dalle.pretrained.dalle_pytorch.rotary import angles
+from dalle.pretrained.dalle_pytorch.text import find_tokenizer, what_is_missing
 from dalle.pretrained.dalle_pytorch.vae import DallePytorchVae
 from dalle.pretrained.family import Converted, Sighting, Source, Weights, fit
 from dalle.pretrained.openai_dvae import from_states as from_openai
@@ -44,12 +46,14 @@ def recognise(source: Source) -> Sighting | None:
     if weights is None:
         return None
     fields = weights.value if isinstance(weights.value, dict) else {}
+    sizes = _sizes(fields.get("hparams"))
     return Sighting(
         family=FAMILY,
         version=str(fields.get("version") or "before 1.1.6"),
         holds="text to image",
-        sizes=_sizes(fields.get("hparams")),
+        sizes=sizes,
         licence=LICENCE,
+        missing=what_is_missing(source, sizes.get("num_text_tokens", 0)),
     )
 
 
@@ -71,9 +75,11 @@ def convert(source: Source) -> Converted:
     tokenizer = convert_vae(weights.state, fields.get("vae_params"), path=path)
     codes = Codes(vocab=tokenizer.vocab_size, grid=tokenizer.grid)
     module = convert_decoder(hparams, fields.get("version"), weights.state, codes, path)
+    text_tokenizer = find_tokenizer(source, module.text_vocab)
     return Converted(
         module=module,
-        sighting=sighting,
+        sighting=sighting if text_tokenizer is None else replace(sighting, missing=()),
+        text_tokenizer=text_tokenizer,
         image_tokenizer=tokenizer,
         sampling=default_sampling(module.config),
     )
@@ -171,7 +177,7 @@ def _weights(source: Source) -> Weights | None:
     return None
 
 
-def _sizes(hparams: Any) -> dict[str, int | str]:
+def _sizes(hparams: Any) -> dict[str, int]:
     names = ("depth", "dim", "heads", "num_text_tokens", "text_seq_len")
     values = hparams if isinstance(hparams, dict) else {}
     return {name: values[name] for name in names if isinstance(values.get(name), int)}
