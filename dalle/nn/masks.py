@@ -10,15 +10,14 @@ Between image slots in raster order over W columns, with d = query - key >= 0:
 Text is causal, every image slot sees all text, text sees no image. As image slot p holds token
 p - 1, a row layer reads the tokens p - 1 ... p - 1 - W: published so.
 
-Patterns of other projects' models only; r and c are rows and columns of the grid, and none of
-these but the torus wraps around its edges:
+Patterns of other projects' models only; r and c are rows and columns of the grid, s as above:
 
-    grid_row  d >= 0 in the same row                     lucidrains/DALLE-pytorch
-    square    d >= 0, |r difference| and |c difference| <= s
-    torus     the same, but the first row and column are next to the last    ai-forever/ru-dalle
-    box       0 <= r difference < kernel and 0 <= c difference < kernel
-    blocks    d >= 0 and a table says so for the blocks of the stream that the two slots lie in,
-              text and image alike
+    square    d >= 0, |r difference| <= s and |c difference| <= s            ai-forever/ru-dalle, v3
+    torus     the same on a grid whose opposite edges touch                  ai-forever/ru-dalle, v2
+    grid_row  d >= 0 in the same row                                         DALLE-pytorch
+    box       0 <= r difference < kernel and 0 <= c difference < kernel      DALLE-pytorch
+    blocks    d >= 0 and a table says so for the blocks of the stream,
+              text and image alike, that the two slots lie in                DALLE-pytorch
 
 Source: arXiv 2102.12092, section 2.2, appendix B.1 and figure 11.
 """
@@ -34,7 +33,7 @@ from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
 
 PatternName = Literal["row", "column", "conv", "full"]
-OtherPatternName = Literal["grid_row", "square", "torus", "box", "blocks"]
+OtherPatternName = Literal["square", "torus", "grid_row", "box", "blocks"]
 NAMES = get_args(PatternName) + get_args(OtherPatternName)
 
 
@@ -44,7 +43,7 @@ class Pattern:
 
     name: PatternName | OtherPatternName
     kernel: int = 0
-    """Side of the square that `conv`, `square`, `torus` (all odd) and `box` read, or of a block
+    """Side of the square that `conv`, `square`, `torus` (these odd) and `box` read, or of a block
     of `blocks`; 0 for the others."""
     blocks: tuple[str, ...] = ()
     """For each block of queries a line with `#` at the blocks of keys that it reads."""
@@ -54,8 +53,7 @@ class Pattern:
             raise ConfigError(
                 f"attention pattern {self.name!r} is unknown; expected one of {', '.join(NAMES)}"
             )
-        odd = self.name in ("conv", "square", "torus")
-        if odd and (self.kernel < 1 or self.kernel % 2 == 0):
+        if self.name in ("conv", "square", "torus") and (self.kernel < 1 or self.kernel % 2 == 0):
             raise ConfigError(
                 f"the {self.name} pattern has kernel {self.kernel}; "
                 "expected an odd number (11 as published)"
@@ -101,7 +99,7 @@ def _image_may_attend(
     across = distance.remainder(cols)
     if pattern.name == "column":
         return causal & (across == 0)
-    if pattern.name in ("grid_row", "square", "torus", "box"):
+    if pattern.name in ("square", "torus", "grid_row", "box"):
         return causal & _near_on_the_grid(pattern, query, key, grid)
     side = (pattern.kernel - 1) // 2
     down = distance.div(cols, rounding_mode="floor")
@@ -113,15 +111,16 @@ def _near_on_the_grid(
 ) -> Bool[Tensor, "..."]:
     rows, cols = grid
     down = query.div(cols, rounding_mode="floor") - key.div(cols, rounding_mode="floor")
+    right = query.remainder(cols) - key.remainder(cols)
     if pattern.name == "grid_row":
         return down == 0
-    right = query.remainder(cols) - key.remainder(cols)
     if pattern.name == "box":
         return (down < pattern.kernel) & (right >= 0) & (right < pattern.kernel)
-    across, side = right.abs(), (pattern.kernel - 1) // 2
+    side = (pattern.kernel - 1) // 2
+    down, right = down.abs(), right.abs()
     if pattern.name == "torus":
-        down, across = torch.minimum(down, rows - down), torch.minimum(across, cols - across)
-    return (down <= side) & (across <= side)
+        down, right = torch.minimum(down, rows - down), torch.minimum(right, cols - right)
+    return (down <= side) & (right <= side)
 
 
 def _in_blocks(

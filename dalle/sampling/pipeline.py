@@ -193,9 +193,10 @@ class Pipeline:
             reranker = self.origin.reranker_folder
             if isinstance(self.reranker, ClipReranker):
                 clip = self.reranker.clip
+                assert isinstance(clip, nn.Module)
                 reranker = save_model_folder(
                     Path(scratch) / "clip",
-                    kind="clip",
+                    kind=kind_of(clip),
                     config=clip.config,
                     module=clip,
                     text_tokenizer=self.reranker.tokenizer,

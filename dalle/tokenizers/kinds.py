@@ -15,6 +15,8 @@ from dalle.tokenizers.text_file import parse
 
 TEXT_TOKENIZERS = {
     "text_tokenizer": ("dalle.tokenizers.text", "TextTokenizer"),
+    "clip_bpe": ("dalle.tokenizers.clip_bpe", "ClipBpe"),
+    "tokenizers_json": ("dalle.tokenizers.json_tokenizer", "JsonTokenizer"),
 }
 """Field `kind` of the file -> module and class."""
 

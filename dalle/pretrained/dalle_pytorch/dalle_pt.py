@@ -5,6 +5,7 @@ Source: lucidrains/DALLE-pytorch, train_dalle.py and generate.py.
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from dalle.errors import CheckpointError
+from dalle.models.dvae import Dvae
+from dalle.models.vqgan import Vqgan
 from dalle.pretrained.dalle_pytorch import vae_pt
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
 from dalle.pretrained.dalle_pytorch.hyperparameters import (
@@ -24,9 +27,13 @@ from dalle.pretrained.dalle_pytorch.hyperparameters import (
 from dalle.pretrained.dalle_pytorch.keys import FAMILY, StoredStack, read_stack
 from dalle.pretrained.dalle_pytorch.model import DallePytorch
 from dalle.pretrained.dalle_pytorch.rotary import angles
+from dalle.pretrained.dalle_pytorch.text import find_tokenizer, what_is_missing
 from dalle.pretrained.dalle_pytorch.vae import DallePytorchVae
 from dalle.pretrained.family import Converted, Sighting, Source, Weights, fit
+from dalle.pretrained.openai_dvae import from_states as from_openai
+from dalle.pretrained.vqgan import from_state as from_vqgan
 
+ImageModel = DallePytorchVae | Dvae | Vqgan
 FILTER = 0.9
 """What `--top_k` is by default: the share of the joint vocabulary that is never drawn."""
 LICENCE = "not stated (of the code: MIT)"
@@ -39,12 +46,14 @@ def recognise(source: Source) -> Sighting | None:
     if weights is None:
         return None
     fields = weights.value if isinstance(weights.value, dict) else {}
+    sizes = _sizes(fields.get("hparams"))
     return Sighting(
         family=FAMILY,
         version=str(fields.get("version") or "before 1.1.6"),
         holds="text to image",
-        sizes=_sizes(fields.get("hparams")),
+        sizes=sizes,
         licence=LICENCE,
+        missing=what_is_missing(source, sizes.get("num_text_tokens", 0)),
     )
 
 
@@ -66,9 +75,11 @@ def convert(source: Source) -> Converted:
     tokenizer = convert_vae(weights.state, fields.get("vae_params"), path=path)
     codes = Codes(vocab=tokenizer.vocab_size, grid=tokenizer.grid)
     module = convert_decoder(hparams, fields.get("version"), weights.state, codes, path)
+    text_tokenizer = find_tokenizer(source, module.text_vocab)
     return Converted(
         module=module,
-        sighting=sighting,
+        sighting=sighting if text_tokenizer is None else replace(sighting, missing=()),
+        text_tokenizer=text_tokenizer,
         image_tokenizer=tokenizer,
         sampling=default_sampling(module.config),
     )
@@ -132,8 +143,8 @@ def convert_decoder(
     return module
 
 
-def convert_vae(tensors: Mapping[str, Tensor], parameters: Any, *, path: Path) -> DallePytorchVae:
-    """The image tokenizer in a `dalle.pt`, whichever it is.
+def convert_vae(tensors: Mapping[str, Tensor], parameters: Any, *, path: Path) -> ImageModel:
+    """The image tokenizer in a `dalle.pt`, whichever of the three it is.
 
     Args:
         tensors: by their stored names; those that begin with `vae.` are taken.
@@ -142,13 +153,20 @@ def convert_vae(tensors: Mapping[str, Tensor], parameters: Any, *, path: Path) -
     Raises:
         CheckpointError: there is none, or it is not known.
     """
-    state = {
-        name.removeprefix("vae."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("vae.")
-    }
-    if any(name.startswith("codebook.") for name in state):
-        return vae_pt.convert_state(state, parameters, path=path)
+    openai: dict[str, dict[str, Tensor]] = {"enc": {}, "dec": {}}
+    vqgan: dict[str, Tensor] = {}
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("vae."):
+            kind, _, rest = name.removeprefix("vae.").partition(".")
+            place = vqgan if kind == "model" else openai.get(kind, own)
+            place[name.removeprefix("vae.") if place is own else rest] = tensor
+    if own:
+        return vae_pt.convert_state(own, parameters, path=path)
+    if vqgan:
+        return from_vqgan(vqgan, path=path)
+    if all(openai.values()):
+        return from_openai(openai["enc"], openai["dec"], path=path)
     raise CheckpointError(f"{path} holds no image tokenizer that is known under `vae.`")
 
 
@@ -159,7 +177,7 @@ def _weights(source: Source) -> Weights | None:
     return None
 
 
-def _sizes(hparams: Any) -> dict[str, int | str]:
+def _sizes(hparams: Any) -> dict[str, int]:
     names = ("depth", "dim", "heads", "num_text_tokens", "text_seq_len")
     values = hparams if isinstance(hparams, dict) else {}
     return {name: values[name] for name in names if isinstance(values.get(name), int)}

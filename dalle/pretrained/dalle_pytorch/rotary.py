@@ -34,11 +34,12 @@ class Rotation:
 
 def rotate(x: Float[Tensor, "b h t d"], rotation: Rotation) -> Float[Tensor, "b h t d"]:
     """Turn neighbouring pairs of the first channels; the others stay."""
-    turned = rotation.cos.shape[-1]
+    cos, sin = rotation.cos.to(x.dtype), rotation.sin.to(x.dtype)
+    turned = cos.shape[-1]
     head, rest = x[..., :turned], x[..., turned:]
     pairs = head.unflatten(-1, (-1, 2))
     across = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
-    return torch.cat([head * rotation.cos + across * rotation.sin, rest], dim=-1)
+    return torch.cat([head * cos + across * sin, rest], dim=-1)
 
 
 def turned_channels(head_width: int) -> int:

@@ -1,10 +1,16 @@
 """Given their weights, our modules answer as DALLE-pytorch did."""
 
+import json
+import re
+
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.nn import functional as F
 
-from dalle.pretrained.dalle_pytorch import dalle_pt, vae_pt
+from dalle.errors import CheckpointError
+from dalle.pretrained.dalle_pytorch import clip_pt, dalle_pt, vae_pt
 from tests.pretrained.dalle_pytorch import originals
 
 NO_LOGIT = -1e29
@@ -48,3 +54,62 @@ def test_codes_and_reconstruction_of_the_vae_are_the_originals() -> None:
     pictures = vae.pictures_of(codes)
     expected = (answers["reconstruction"] / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(pictures, expected, atol=1e-5, rtol=0)
+
+
+def test_openais_vae_in_a_dalle_pt_is_openais() -> None:
+    described = json.loads((originals.GOLDEN / "openai_dvae.json").read_text())["state_dict"]
+    answers = load_file(originals.GOLDEN / "openai_dvae.safetensors")
+    tensors = {"to_logits.0.weight": torch.ones(1)}
+    for side in ("encoder", "decoder"):
+        for key, tensor in originals.filled(described[side]).items():
+            tensors[f"vae.{side[:3]}.{key}"] = tensor
+    vae = dalle_pt.convert_vae(tensors, None, path=originals.PATH)
+    assert torch.equal(vae.codes_of(answers["image"]), answers["codes"])
+
+
+def test_a_vqgan_in_a_dalle_pt_is_tamings() -> None:
+    described = json.loads((originals.GOLDEN / "taming_vqgan.json").read_text())["state_dict"]
+    answers = load_file(originals.GOLDEN / "taming_vqgan.safetensors")
+    tensors = {f"vae.model.{key}": t for key, t in originals.filled(described).items()}
+    tensors["vae.model.loss.logvar"] = torch.ones(1)
+    vae = dalle_pt.convert_vae(tensors, None, path=originals.PATH)
+    codes = vae.codes_of(answers["image"])
+    assert torch.equal(codes.flatten(), answers["codes"].flatten())
+
+
+def clip_file() -> dict[str, Tensor]:
+    return originals.filled(originals.described("clip")["state_dict"])
+
+
+def test_similarity_and_loss_of_the_clip_are_the_originals() -> None:
+    clip = clip_pt.convert(originals.source(clip_file())).module
+    answers = originals.answers("clip")
+    texts = clip.encode_ids(answers["text"], answers["text_mask"])
+    images = clip.encode_image(answers["image"])
+    by_text = texts @ images.T * clip.logit_scale.exp()
+    torch.testing.assert_close(by_text.diagonal(), answers["similarity"], atol=1e-5, rtol=0)
+    own = torch.arange(len(texts))
+    loss = (F.cross_entropy(by_text, own) + F.cross_entropy(by_text.T, own)) / 2
+    torch.testing.assert_close(loss, answers["loss"][0], atol=1e-5, rtol=0)
+
+
+def test_the_clip_reads_our_stream_as_its_ids() -> None:
+    clip = clip_pt.convert(originals.source(clip_file())).module
+    ids = torch.tensor([[27, 7, 0, 0, 0, 0]])
+    stream = originals.to_our_ids(ids, clip.config.text_vocab)
+    torch.testing.assert_close(clip.encode_text(stream), clip.encode_ids(ids, None))
+
+
+def test_a_clip_that_is_not_whole_is_refused_by_the_name() -> None:
+    state = clip_file()
+    for key, tensor in state.items():
+        if ".layers.layers.1." in key:
+            continue  # as the layer before it
+        others = {k: t for k, t in state.items() if k != key}
+        for damaged in (others, {**others, f"{key}x": tensor}, {**state, f"{key}.more": tensor}):
+            with pytest.raises(CheckpointError, match=re.escape(key)):
+                clip_pt.convert(originals.source(damaged))
+    for key in ("visual_pos_emb.weight", "to_visual_embedding.weight", "to_visual_latent.weight"):
+        wrong = state[key].new_zeros(state[key].shape[0] + 1, state[key].shape[1] + 1)
+        with pytest.raises(CheckpointError, match="visual"):
+            clip_pt.convert(originals.source({**state, key: wrong}))

@@ -11,6 +11,7 @@ from torch import Tensor
 from dalle.errors import CheckpointError
 from dalle.nn.masks import Pattern
 from dalle.pretrained.dalle_pytorch import dalle_pt, vae_pt
+from dalle.pretrained.dalle_pytorch.hyperparameters import Codes
 from dalle.pretrained.dalle_pytorch.model import DallePytorch
 from dalle.pretrained.dalle_pytorch.rotary import angles
 from tests.pretrained.dalle_pytorch import originals
@@ -173,15 +174,30 @@ def test_sparse_layers_read_the_blocks_of_their_table() -> None:
 @pytest.mark.parametrize("name", ["a", "b", "c", "d"])
 def test_a_tensor_missing_renamed_or_misshapen_is_refused_by_its_name(name: str) -> None:
     value = originals.dalle_pt(name)
-    for key, tensor in value["weights"].items():
-        others = {k: t for k, t in value["weights"].items() if k != key}
-        short = key.removeprefix("vae.")
-        wrong = tensor.new_zeros(*tensor.shape[:-1], tensor.shape[-1] + 1)
-        for damaged in (others, {**others, f"{key}x": tensor}, {**others, key: wrong}):
-            with pytest.raises(CheckpointError, match=re.escape(short)):
-                convert({**value, "weights": damaged})
-        with pytest.raises(CheckpointError, match="more_of_it"):
-            convert({**value, "weights": {**value["weights"], f"{key}.more_of_it": tensor}})
+    whole = {k: t for k, t in value["weights"].items() if not k.startswith("vae.")}
+
+    def refused(weights: dict[str, Tensor], about: str) -> None:
+        with pytest.raises(CheckpointError, match=re.escape(about)):
+            dalle_pt.convert_decoder(
+                value["hparams"], "1.6.6", weights, Codes(vocab=32, grid=(4, 4)), originals.PATH
+            )
+
+    for key, tensor in whole.items():
+        if re.search(r"\.(layers|blocks)\.[13]\.", key):
+            continue  # they are as the layers before them
+        others = {k: t for k, t in whole.items() if k != key}
+        refused(others, key)
+        refused({**others, f"{key}x": tensor}, key)
+        refused({**others, key: tensor.new_zeros(*tensor.shape[:-1], tensor.shape[-1] + 1)}, key)
+    refused({**whole, f"{key}.more_of_it": tensor}, "more_of_it")
+
+
+def test_a_vae_within_that_is_not_whole_is_refused_by_the_name() -> None:
+    value = originals.dalle_pt("a")
+    for key in ("vae.codebook.weight", "vae.encoder.0.0.bias", "vae.decoder.4.weight"):
+        weights = {k: t for k, t in value["weights"].items() if k != key}
+        with pytest.raises(CheckpointError, match=re.escape(key.removeprefix("vae."))):
+            convert({**value, "weights": weights})
 
 
 @pytest.mark.parametrize(
