@@ -47,9 +47,7 @@ def read_tokenizer(path: Path) -> tuple[list[tuple[str, str]], bool]:
     data = read_file(path, KIND, ("lowercase", "merges"))
     merges, lowercase = data["merges"], data["lowercase"]
     if not isinstance(merges, list) or not isinstance(lowercase, bool):
-        raise CheckpointError(
-            f"{str(path)!r}: expected merges a list, and lowercase true or false"
-        )
+        raise CheckpointError(f"{str(path)!r}: expected merges a list, and lowercase true or false")
     return [read_pair(merge, path) for merge in merges], lowercase
 
 
