@@ -34,8 +34,11 @@ KINDS = {
     "dalle_pytorch": (f"{DALLE_PYTORCH}.model", "DallePytorchConfig", "DallePytorch"),
     "dalle_pytorch_vae": (f"{DALLE_PYTORCH}.vae", "DallePytorchVaeConfig", "DallePytorchVae"),
     "dalle_pytorch_clip": (f"{DALLE_PYTORCH}.clip", "DallePytorchClipConfig", "DallePytorchClip"),
+    "rudalle": ("dalle.pretrained.rudalle_model", "RudalleConfig", "Rudalle"),
+    "mindalle": ("dalle.pretrained.mindalle_model", "MindalleConfig", "Mindalle"),
+    "llamagen": ("dalle.pretrained.llamagen_model", "LlamagenConfig", "Llamagen"),
 }
-DECODERS = ("dalle", "dalle_pytorch")
+DECODERS = ("dalle", "dalle_pytorch", "rudalle", "mindalle", "llamagen")
 """The kinds that draw pictures from texts."""
 IMAGE_TOKENIZERS = ("dvae", "vqgan", "dalle_pytorch_vae")
 """The kinds that are pictures as codes."""

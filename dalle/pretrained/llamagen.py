@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from dalle.errors import CheckpointError
+from dalle.pretrained import llamagen_vq
+from dalle.pretrained.beside import image_tokenizer
 from dalle.pretrained.family import (
     Converted,
     Sighting,
@@ -25,6 +27,8 @@ from dalle.pretrained.family import (
 )
 from dalle.pretrained.llamagen_model import Llamagen, LlamagenConfig
 from dalle.pretrained.records import Record
+from dalle.tokenizers.class_numbers import ClassNumbers
+from dalle.tokenizers.t5_features import PUBLISHED, T5Features
 
 FAMILY = "LlamaGen"
 HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 2048: 32, 2560: 40, 3200: 32, 4096: 32}
@@ -69,7 +73,7 @@ def recognise(source: Source) -> Sighting | None:
 
 
 def convert(source: Source) -> Converted:
-    """The decoder of a file.
+    """The decoder of a file, with the image tokenizer that lies beside it; T5 is named only.
 
     Raises:
         CheckpointError: a tensor is missing, misshapen or not known, or the file does not tell for
@@ -77,10 +81,14 @@ def convert(source: Source) -> Converted:
     """
     weights = next(w for w in source.weights if is_state(w.state))
     module = from_state(weights.state, path=weights.path, side=side_of(weights, source))
-    by_class = module.config.condition == "class"
+    size, by_class = module.config.condition_size, module.config.condition == "class"
     return Converted(
         module=module,
         sighting=_sighting(weights, source),
+        text_tokenizer=ClassNumbers(size) if by_class else T5Features(PUBLISHED, vocab_size=size),
+        image_tokenizer=image_tokenizer(
+            source, side=module.config.side, is_one=is_vq, build=llamagen_vq.from_state
+        ),
         sampling={"top_k": 2000, "guidance": 4.0} if by_class else {"top_k": 1000, "guidance": 7.5},
     )
 
@@ -89,6 +97,11 @@ def is_state(state: Mapping[str, Tensor]) -> bool:
     """Whether these are the tensors of a LlamaGen."""
     has_condition = any(name.startswith("cls_embedding.") for name in state)
     return sum(name in state for name in SIGNS) + has_condition >= len(SIGNS)
+
+
+def is_vq(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the tensors of LlamaGen's image tokenizer."""
+    return "encoder.conv_blocks.0.res.0.conv1.weight" in state
 
 
 def from_state(
@@ -223,11 +236,12 @@ def _sighting(weights: Weights, source: Source) -> Sighting:
     codec = "vq_ds16_c2i.pt of FoundationVision/LlamaGen"
     if not by_class:
         codec = "vq_ds16_t2i.pt of peizesun/llamagen_t2i"
+    has_codec = any(is_vq(other.state) for other in source.weights)
     return Sighting(
         family=FAMILY,
         version="c2i" if by_class else "t2i",
         holds="class to image" if by_class else "text to image",
         sizes={"depth": indices(state, LAYER), **sizes, **grid},
         licence="none stated with the weights; the code is MIT",
-        missing=(f"the image tokenizer: {codec} on the hub",),
+        missing=() if has_codec else (f"the image tokenizer: {codec} on the hub",),
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dalle.errors import CheckpointError
+from dalle.pretrained.beside import image_tokenizer, small_file
 from dalle.pretrained.family import (
     Converted,
     Sighting,
@@ -23,12 +24,17 @@ from dalle.pretrained.family import (
     indices,
 )
 from dalle.pretrained.mindalle_model import Mindalle, MindalleConfig
+from dalle.pretrained.vqgan import from_state as vqgan_from_state
+from dalle.pretrained.vqgan import has_vqgan
+from dalle.tokenizers.char_bpe import CharBpe
 
 FAMILY = "minDALL-E"
 HEADS = {1536: 24}
 """By the width of the published model; its file does not say it."""
 SIGNS = ("tok_emb_txt.weight", "pos_emb_txt.weight", "head_txt.weight")
 """Names that no other family has; one of them may be what the file lacks."""
+TOKENIZER_FILES = ("vocab.json", "merges.txt")
+"""How the names of the text tokenizer's files end."""
 LAYER = r"blocks\.(\d+)\..+"
 
 _TOP = {
@@ -54,20 +60,27 @@ def recognise(source: Source) -> Sighting | None:
     """What a file is, by its keys and shapes."""
     for weights in source.weights:
         if is_state(weights.state):
-            return _sighting(weights.state)
+            return _sighting(weights.state, source)
     return None
 
 
 def convert(source: Source) -> Converted:
-    """The decoder of a file.
+    """The decoder of a file, with the tokenizers that lie beside it.
 
     Raises:
         CheckpointError: a tensor is missing, misshapen or not known.
     """
     weights = next(w for w in source.weights if is_state(w.state))
+    vocab, merges = (small_file(source, ending) for ending in TOKENIZER_FILES)
+    found = CharBpe.from_files(vocab, merges) if vocab is not None and merges is not None else None
+    module = from_state(weights.state, path=weights.path, pad=found.pad if found else 0)
     return Converted(
-        module=from_state(weights.state, path=weights.path),
-        sighting=_sighting(weights.state),
+        module=module,
+        sighting=_sighting(weights.state, source),
+        text_tokenizer=found,
+        image_tokenizer=image_tokenizer(
+            source, side=module.config.side, is_one=has_vqgan, build=vqgan_from_state
+        ),
         sampling={"top_k": 256},
     )
 
@@ -144,7 +157,7 @@ def _theirs(name: str) -> str:
     return f"blocks.{layer}.{_IN_LAYER[part]}.{leaf}"
 
 
-def _sighting(state: Mapping[str, Tensor]) -> Sighting:
+def _sighting(state: Mapping[str, Tensor], source: Source) -> Sighting:
     named = (
         ("width", "tok_emb_img.weight", 1),
         ("text tokens", "pos_emb_txt.weight", 0),
@@ -156,10 +169,15 @@ def _sighting(state: Mapping[str, Tensor]) -> Sighting:
         for what, name, number in named
         if name in state and state[name].ndim > number
     }
+    has_text = all(small_file(source, ending) is not None for ending in TOKENIZER_FILES)
+    missing = [] if has_text else ["the text tokenizer: the folder tokenizer/ of the archive"]
+    if not any(has_vqgan(weights.state) for weights in source.weights):
+        missing.append("the image tokenizer: stage1_last.ckpt of the archive")
     return Sighting(
         family=FAMILY,
         version="",
         holds="text to image",
         sizes={"depth": indices(state, LAYER), **sizes},
         licence="CC-BY-NC-SA 4.0: not for commercial use",
+        missing=tuple(missing),
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dalle.errors import CheckpointError
 from dalle.nn.masks import dense_mask
+from dalle.pretrained.beside import image_tokenizer, small_file
 from dalle.pretrained.family import (
     Converted,
     Sighting,
@@ -22,6 +23,9 @@ from dalle.pretrained.family import (
     indices,
 )
 from dalle.pretrained.rudalle_model import Rudalle, RudalleConfig, Version
+from dalle.pretrained.vqgan import from_state as vqgan_from_state
+from dalle.pretrained.vqgan import has_vqgan
+from dalle.tokenizers.rudalle_captions import RudalleCaptions
 
 FAMILY = "ru-DALL·E"
 HEADS = {2048: 16, 3840: 60}
@@ -32,7 +36,10 @@ SIGNS = ("text_pos_embeddings.weight", "image_row_embeddings.weight", "to_logits
 TABLES = ("image_row_embeddings.weight", "image_col_embeddings.weight")
 LAYER = r"transformer\.layers\.(\d+)\..+"
 MASK = "transformer.conv_mask"
-TOKENIZER = "the text tokenizer: bpe.model of shonenkov/rudalle-utils on the hub"
+TEXT_TOKENIZER = "the text tokenizer: bpe.model of shonenkov/rudalle-utils on the hub"
+IMAGE_TOKENIZER = (
+    "the image tokenizer: vqgan.gumbelf8-sber.model.ckpt of ai-forever/Sber-VQGAN on the hub"
+)
 IGNORABLE = (r"transformer\.(row|col|conv)_mask",)
 
 _TOP = {
@@ -66,7 +73,7 @@ def recognise(source: Source) -> Sighting | None:
 
 
 def convert(source: Source) -> Converted:
-    """The decoder of a file.
+    """The decoder of a file, with the tokenizers that lie beside it.
 
     Raises:
         CheckpointError: a tensor is missing, misshapen or not known, or the file does not tell its
@@ -75,9 +82,14 @@ def convert(source: Source) -> Converted:
     weights = next(w for w in source.weights if is_state(w.state))
     module = from_state(weights.state, path=weights.path)
     kandinsky = module.config.width == KANDINSKY_WIDTH
+    vocabulary = small_file(source, "bpe.model")
     return Converted(
         module=module,
         sighting=_sighting(weights.state, source),
+        text_tokenizer=RudalleCaptions.from_model(vocabulary) if vocabulary is not None else None,
+        image_tokenizer=image_tokenizer(
+            source, side=module.config.side, is_one=has_vqgan, build=vqgan_from_state
+        ),
         sampling={"top_k": 768, "top_p": 0.99} if kandinsky else {"top_k": 2048, "top_p": 0.995},
     )
 
@@ -189,12 +201,14 @@ def _sighting(state: Mapping[str, Tensor], source: Source) -> Sighting:
         for what, name, number in named
         if name in state and state[name].ndim > number
     }
-    missing = () if "bpe.model" in source.beside else (TOKENIZER,)
+    missing = [] if small_file(source, "bpe.model") is not None else [TEXT_TOKENIZER]
+    if not any(has_vqgan(weights.state) for weights in source.weights):
+        missing.append(IMAGE_TOKENIZER)
     return Sighting(
         family=FAMILY,
         version=version_of(state) or "",
         holds="text to image",
         sizes={"depth": indices(state, LAYER), **sizes},
         licence="none stated with the weights; the code is Apache-2.0",
-        missing=missing,
+        missing=tuple(missing),
     )

@@ -17,6 +17,10 @@ TEXT_TOKENIZERS = {
     "text_tokenizer": ("dalle.tokenizers.text", "TextTokenizer"),
     "clip_bpe": ("dalle.tokenizers.clip_bpe", "ClipBpe"),
     "tokenizers_json": ("dalle.tokenizers.json_tokenizer", "JsonTokenizer"),
+    "rudalle_captions": ("dalle.tokenizers.rudalle_captions", "RudalleCaptions"),
+    "char_bpe": ("dalle.tokenizers.char_bpe", "CharBpe"),
+    "t5_features": ("dalle.tokenizers.t5_features", "T5Features"),
+    "class_numbers": ("dalle.tokenizers.class_numbers", "ClassNumbers"),
 }
 """Field `kind` of the file -> module and class."""
 
