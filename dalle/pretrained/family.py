@@ -110,28 +110,49 @@ def fit(
     """
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in build(config).state_dict().items()}
-    taken = {}
     for name, shape in expected.items():
         original = theirs(name)
         if original not in state:
             raise CheckpointError(f"{path} lacks {original!r}, which {family} of this size has")
-        tensor = state[original]
-        if tensor.shape != shape:
+        if state[original].shape != shape:
             raise CheckpointError(
-                f"{path}: {original!r} has the shape {tuple(tensor.shape)}; {family} of this size "
-                f"has {tuple(shape)}"
+                f"{path}: {original!r} has the shape {tuple(state[original].shape)}; {family} of "
+                f"this size has {tuple(shape)}"
             )
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(f"{path}: {original!r} holds values that are not finite numbers")
-        # A copy, which outlives the file and is aligned as fresh tensors are.
-        taken[name] = tensor.clone(memory_format=torch.contiguous_format)
     used = {theirs(name) for name in expected}
     for original in state:
         if original not in used and not any(re.fullmatch(p, original) for p in ignorable):
-            raise CheckpointError(f"{path} holds {original!r}, which {family} has not")
+            raise CheckpointError(f"{path} holds {original!r}, which {family} of this size has not")
     module = skeleton(build, config)
+    taken = {name: _copied(state[theirs(name)], theirs(name), path) for name in expected}
     module.load_state_dict(taken, strict=True, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def _copied(tensor: Tensor, original: str, path: Path) -> Tensor:
+    """A copy outlives the file, and is aligned as fresh tensors are."""
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        raise CheckpointError(f"{path}: {original!r} holds values that are not finite numbers")
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def agreed_size(
+    state: Mapping[str, Tensor], *places: tuple[str, int], path: Path, family: str
+) -> int:
+    """A size that several tensors have: what most of them say, so that the odd one is named later.
+
+    Args:
+        places: names of tensors, each with the axis that has the size; the first decides a tie.
+
+    Raises:
+        CheckpointError: none of them is there.
+    """
+    said = [state[n].shape[axis] for n, axis in places if n in state and state[n].ndim > axis]
+    if not said:
+        raise CheckpointError(
+            f"{path} lacks {places[0][0]!r}, from which a size of {family} is read"
+        )
+    return max(said, key=said.count)
 
 
 def axis(state: Mapping[str, Tensor], name: str, number: int, *, path: Path, family: str) -> int:

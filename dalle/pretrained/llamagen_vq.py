@@ -16,7 +16,7 @@ from dalle.pretrained.vqgan import Layout, config_of, filled
 FAMILY = "LlamaGen's image tokenizer"
 LICENCE = "MIT (LlamaGen's code); none is stated for the weights"
 PUBLISHED_SIZE = 256
-_FIRST = "encoder.conv_blocks.0.res.0.conv1.weight"
+_FIRST = "encoder.conv_blocks."
 _MIDDLE = {"block_1": "0", "attn_1": "1", "block_2": "2"}
 
 
@@ -88,7 +88,7 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
 
 
 def _find(source: Source) -> Weights | None:
-    return next((weights for weights in source.weights if _FIRST in weights.state), None)
+    return next((w for w in source.weights if any(k.startswith(_FIRST) for k in w.state)), None)
 
 
 def _theirs(ours: str, levels: int) -> str:

@@ -12,14 +12,22 @@ from torch import Tensor
 
 from dalle.errors import CheckpointError
 from dalle.models.dvae import Dvae, DvaeConfig
-from dalle.pretrained.family import Converted, Sighting, Source, Weights, axis, configured, fit
+from dalle.pretrained.family import (
+    Converted,
+    Sighting,
+    Source,
+    Weights,
+    agreed_size,
+    configured,
+    fit,
+)
 
 FAMILY = "OpenAI's discrete VAE"
 LICENCE = "Modified MIT; asks that pictures made with it say so"
 PLACES = "https://cdn.openai.com/dall-e/encoder.pkl and https://cdn.openai.com/dall-e/decoder.pkl"
 PUBLISHED_SIZE = 256
 _BLOCK = re.compile(r"blocks\.group_(\d+)\.block_(\d+)\.(id_path|res_path\.conv_\d+)\.[wb]")
-_ENDS = ("blocks.input.w", "blocks.output.conv.w")
+_SECOND = "blocks.group_1.block_1.res_path.conv_1.w"
 _PARAMETERS = {"weight": "w", "bias": "b"}
 
 
@@ -30,7 +38,7 @@ def recognise(source: Source) -> Sighting | None:
     if found is None:
         return None
     groups, blocks = _count_blocks(found.state, found.path)
-    codes = found.state["blocks.output.conv.w"].shape[0] if encoder else None
+    codes = encoder.state.get("blocks.output.conv.b") if encoder else None
     missing = [name for name, part in (("encoder", encoder), ("decoder", decoder)) if part is None]
     return Sighting(
         family="OpenAI",
@@ -39,7 +47,7 @@ def recognise(source: Source) -> Sighting | None:
         sizes={
             "groups": groups,
             "blocks": blocks,
-            **({"codes": codes} if codes is not None else {}),
+            **({"codes": codes.numel()} if codes is not None else {}),
         },
         licence=LICENCE,
         missing=tuple(
@@ -83,19 +91,21 @@ def from_states(
     """
     groups, blocks = _count_blocks(encoder, path)
 
-    def outputs(state: Mapping[str, Tensor], key: str) -> int:
-        return axis(state, key, 0, path=path, family=FAMILY)
+    def outputs(state: Mapping[str, Tensor], layer: str, after: Tensor | None) -> int:
+        places = ((f"{layer}.w", 0), (f"{layer}.b", 0), ("after", 1))
+        seen = state if after is None else {**state, "after": after}
+        return agreed_size(seen, *places, path=path, family=FAMILY)
 
     config = configured(
         lambda: DvaeConfig(
             image_height=image_size[0],
             image_width=image_size[1],
-            num_codes=outputs(encoder, "blocks.output.conv.w"),
-            hidden=outputs(encoder, "blocks.input.w"),
+            num_codes=outputs(encoder, "blocks.output.conv", decoder.get("blocks.input.w")),
+            hidden=outputs(encoder, "blocks.input", encoder.get(_SECOND)),
             groups=groups,
             blocks=blocks,
             downsampling=2 ** (groups - 1),
-            embed_dim=outputs(decoder, "blocks.input.w"),
+            embed_dim=outputs(decoder, "blocks.input", decoder.get(_SECOND)),
         ),
         path=path,
         family=FAMILY,
@@ -110,16 +120,21 @@ def from_states(
 
 
 def _find(source: Source) -> tuple[Weights | None, Weights | None]:
-    """The encoder reads pictures of 3 channels, the decoder gives 6: means and ln scales."""
+    """A block of the encoder ends in a 1x1 convolution, one of the decoder begins with it."""
     encoder = decoder = None
     for weights in source.weights:
-        if all(end in weights.state and weights.state[end].ndim == 4 for end in _ENDS):
-            first, last = (weights.state[end].shape for end in _ENDS)
-            if first[1] == 3 and first[2] > 1:
-                encoder = encoder or weights
-            elif last[0] == 6:
-                decoder = decoder or weights
+        blocks = [n.rpartition(".conv_")[0] for n in weights.state if _BLOCK.fullmatch(n)]
+        ends = [(f"{n}.conv_1.w", f"{n}.conv_4.w") for n in blocks if n]
+        sizes = [tuple(_kernel(weights.state.get(name)) for name in pair) for pair in ends]
+        if sizes.count((3, 1)) > len(sizes) // 2:
+            encoder = encoder or weights
+        elif sizes.count((1, 3)) > len(sizes) // 2:
+            decoder = decoder or weights
     return encoder, decoder
+
+
+def _kernel(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or tensor.ndim != 4 else tensor.shape[2]
 
 
 def _count_blocks(state: Mapping[str, Tensor], path: Path) -> tuple[int, int]:

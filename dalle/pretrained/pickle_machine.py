@@ -6,8 +6,9 @@ would be built from them, to a `Builder` of ours.
 Source: the opcodes as documented in Python's `pickletools`.
 """
 
+import mmap
 import pickletools
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from dalle.errors import CheckpointError
 from dalle.pretrained.records import key_of
@@ -43,7 +44,7 @@ class Builder(Protocol):
         ...
 
 
-def run(file: BinaryIO, builder: Builder) -> Any:
+def run(file: mmap.mmap, builder: Builder) -> Any:
     """The value of the pickle at the file's position, which is moved behind it.
 
     Raises:
@@ -51,7 +52,8 @@ def run(file: BinaryIO, builder: Builder) -> Any:
     """
     machine = _Machine(builder)
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        # It reads, seeks and tells as any file, though its class is none.
+        for opcode, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
             machine.do(opcode.name, argument)
         return machine.pop()
     except CheckpointError:

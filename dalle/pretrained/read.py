@@ -24,6 +24,9 @@ WRAPPERS = ("state_dict", "weights", "ema", "model", "module")
 MAX_UNPACKED = 20
 """A tar may unpack to so many times its size; weights hardly shrink at all."""
 MAX_DEPTH = 64
+BEGINNING = 4096
+_MAPS = {bytes([byte]) for byte in (*range(0x81, 0x90), 0xDE, 0xDF)}
+"""With which the maps of msgpack begin, in which Flax writes weights."""
 
 
 def read(path: str | Path) -> Source:
@@ -46,8 +49,11 @@ def read(path: str | Path) -> Source:
         return _read_folder(place, place)
     if not place.is_file():
         raise InputError(f"there is no file or folder {place}")
-    if _starts(place) == "tar":
+    starts = _starts(place)
+    if starts == "tar":
         return _read_tar(place)
+    if starts == "msgpack":
+        return Source(path=place, weights=(), beginning=_beginning(place))
     weights = _read_weights(place)
     siblings = sorted(p for p in place.parent.iterdir() if p != place)[:MAX_FILES]
     # A module was saved whole: OpenAI's encoder and decoder are a file each.
@@ -99,7 +105,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _starts(path: Path) -> str:
-    """What a file is by its first bytes: "zip", "safetensors", "tar", "pickle", or ""."""
+    """What a file is by its first bytes; "" where that is nothing known here."""
     with open(path, "rb") as file:
         head = file.read(512)
     if head.startswith(ZIP):
@@ -108,7 +114,14 @@ def _starts(path: Path) -> str:
         return "safetensors"
     if head[257:262] == b"ustar" or head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
         return "tar"
+    if head[:1] in _MAPS:
+        return "msgpack"
     return "pickle" if head.startswith(b"\x80") else ""
+
+
+def _beginning(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(BEGINNING)
 
 
 def _read_weights(path: Path, called: Path | None = None) -> Weights:
@@ -137,9 +150,15 @@ def _read_folder(folder: Path, named: Path) -> Source:
         for path in files
         if _starts(path) in ("zip", "safetensors", "pickle")
     ]
-    if not weights and not any(p.suffix == ".msgpack" for p in files):
+    others = [path for path in files if _starts(path) == "msgpack"]
+    if not weights and not others:
         raise InputError(f"{named} holds no file of tensors (.pt, .ckpt, .bin, .safetensors, ...)")
-    return Source(path=named, weights=tuple(weights), beside=_beside(folder, files))
+    return Source(
+        path=named,
+        weights=tuple(weights),
+        beside=_beside(folder, files),
+        beginning=_beginning(others[0]) if others else b"",
+    )
 
 
 def _modules(path: Path, siblings: list[Path]) -> tuple[Weights, ...]:

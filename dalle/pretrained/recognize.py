@@ -47,6 +47,12 @@ def _asked(source: Source) -> tuple[Sighting, Callable[[Source], Converted]]:
         sighting = family.recognise(source)
         if sighting is not None:
             return sighting, family.convert
+    for weights in source.weights:
+        if isinstance(weights.value, dict) and isinstance(weights.value.get("weights"), str):
+            raise CheckpointError(
+                f"{weights.path} belongs to a folder that DeepSpeed wrote, and has no weights; "
+                "give its folder"
+            )
     keys = [key for weights in source.weights for key in weights.state]
     said = ", ".join(repr(key[:80]) for key in keys[:3])
     raise CheckpointError(

@@ -7,7 +7,7 @@ import mmap
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from torch import Tensor
 
@@ -92,20 +92,20 @@ class _Builder:
 def _read_stream(data: mmap.mmap) -> Any:
     """A plain pickle, or torch's older format: pickles, then the storages one after another."""
     noted = _Builder(None)
-    first = run(_file(data), noted)
+    first = run(data, noted)
     if first != MAGIC or isinstance(first, bool):
         if noted.storages:
             raise CheckpointError("it points to tensors that are not in it")
         return first
     data.seek(0)
     for _ in ("magic", "protocol", "system"):
-        system = run(_file(data), _Builder(None))
+        system = run(data, _Builder(None))
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise CheckpointError("its numbers are big-endian")
     start = data.tell()
     noted = _Builder(None)
-    run(_file(data), noted)
-    keys = run(_file(data), _Builder(None))
+    run(data, noted)
+    keys = run(data, _Builder(None))
     numbers = FileBytes(data)
     place = data.tell()
     for key in keys if isinstance(keys, list) else []:
@@ -118,11 +118,7 @@ def _read_stream(data: mmap.mmap) -> Any:
         numbers.places[key] = (place + 8, length)
         place += 8 + length
     data.seek(start)
-    return run(_file(data), _Builder(numbers))
-
-
-def _file(data: mmap.mmap) -> BinaryIO:
-    return data  # type: ignore[return-value]  # it reads, seeks and tells as one
+    return run(data, _Builder(numbers))
 
 
 def _read_zip(path: Path, data: mmap.mmap) -> Any:
@@ -148,7 +144,7 @@ def _read_zip(path: Path, data: mmap.mmap) -> Any:
         if data[start : start + 6] != b"little":
             raise CheckpointError("its numbers are big-endian")
     data.seek(_start(data, entries[pickles[0]]))
-    return run(_file(data), _Builder(numbers))
+    return run(data, _Builder(numbers))
 
 
 def _entries(path: Path) -> dict[str, zipfile.ZipInfo]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from torch import Tensor
 
 from dalle.models.vqgan import Quantizer, Vqgan, VqganConfig
-from dalle.pretrained.family import axis, configured, fit
+from dalle.pretrained.family import agreed_size, configured, fit
 
+MAX_COUNT = 64
+"""Of levels, and of blocks in a level."""
 _CODEBOOK = "quantize.embedding.weight"
 _GUMBEL_CODEBOOK = "quantize.embed.weight"
 _TRAINING = (r"loss\..*",)
@@ -65,17 +67,16 @@ def without_prefix(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def has_vqgan(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has the layers of taming's encoder and a codebook."""
+    """Whether a state dict has the layers of taming's encoder."""
     names = without_prefix(state)
-    return "encoder.down.0.block.0.conv1.weight" in names and (
-        _CODEBOOK in names or _GUMBEL_CODEBOOK in names
-    )
+    starts = ("encoder.down.", "encoder.mid.", "quant_conv.")
+    return all(any(name.startswith(start) for name in names) for start in starts)
 
 
 def taming_layout(state: Mapping[str, Tensor], family: str) -> Layout:
     """Which of taming's and ru-DALL·E's variants a state dict is of."""
     wavelets = any(key.startswith(_WAVELETS) for key in state)
-    gumbel = _GUMBEL_CODEBOOK in state
+    gumbel = any(key in state for key in (_GUMBEL_CODEBOOK, "quantize.proj.weight"))
     return Layout(
         family=family,
         quantizer="gumbel" if gumbel else "nearest",
@@ -121,33 +122,51 @@ def config_of(
         CheckpointError: a tensor that says them is missing.
     """
 
-    def size(name: str, number: int = 0) -> int:
-        return axis(state, layout.theirs(name), number, path=path, family=layout.family)
+    def size(*places: tuple[str, int]) -> int:
+        named = [(layout.theirs(name), axis) for name, axis in places]
+        return agreed_size(state, *named, path=path, family=layout.family)
 
-    def count(name: str) -> int:
-        number = 0
-        while layout.theirs(name.format(number)) in state:
-            number += 1
-        return number
+    def outputs(layer: str) -> int:
+        return size(
+            *((f"{layer}.{name}", 0) for name in ("conv1.weight", "conv1.bias")),
+            (f"{layer}.norm2.weight", 0),
+            (f"{layer}.conv2.weight", 0),
+        )
 
-    levels = count("encoder.down.{}.block.0.conv1.weight")
-    channels = size("encoder.conv_in.weight")
-    widths = [size(f"encoder.down.{level}.block.0.conv1.weight") for level in range(levels)]
+    def count(prefix: str) -> int:
+        there = [n for n in range(MAX_COUNT) if has(prefix.format(n))]
+        return max(there, default=-1) + 1
+
+    def has(prefix: str) -> bool:
+        start = layout.theirs(prefix)
+        return any(key.startswith(start) for key in state)
+
+    levels = range(count("encoder.down.{}."))
+    channels = size(
+        ("encoder.conv_in.weight", 0),
+        ("encoder.conv_in.bias", 0),
+        ("encoder.down.0.block.0.norm1.weight", 0),
+    )
+    widths = [outputs(f"encoder.down.{level}.block.0") for level in levels]
+    latent = size(
+        ("encoder.conv_out.weight", 0),
+        ("encoder.conv_out.bias", 0),
+        ("decoder.conv_in.weight", 1),
+    )
+    code_width = size((layout.codebook, 1), ("quant_conv.weight", 0), ("quant_conv.bias", 0))
     return configured(
         lambda: VqganConfig(
             image_height=image_size[0] << layout.wavelets,
             image_width=image_size[1] << layout.wavelets,
-            num_codes=size(layout.codebook),
-            code_width=size(layout.codebook, 1),
+            num_codes=size(
+                (layout.codebook, 0), ("quantize.proj.weight", 0), ("quantize.proj.bias", 0)
+            ),
+            code_width=code_width,
             channels=channels,
             multipliers=tuple(width // max(1, channels) for width in widths),
-            blocks=count("encoder.down.0.block.{}.conv1.weight"),
-            attention=tuple(
-                level
-                for level in range(levels)
-                if layout.theirs(f"encoder.down.{level}.attn.0.q.weight") in state
-            ),
-            latent=size("encoder.conv_out.weight"),
+            blocks=count("encoder.down.0.block.{}."),
+            attention=tuple(n for n in levels if has(f"encoder.down.{n}.attn.")),
+            latent=latent,
             quantizer=layout.quantizer,
             wavelets=layout.wavelets,
         ),
