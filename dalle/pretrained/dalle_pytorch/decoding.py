@@ -28,14 +28,11 @@ class Decoding:
 
 
 def new_decoding(
-    config: DallePytorchConfig,
-    *,
-    prompts: int,
-    samples: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    config: DallePytorchConfig, *, prompts: int, samples: int, like: Tensor
 ) -> Decoding:
-    """Room for what is kept of `prompts` texts with `samples` pictures each."""
+    """Room for what is kept of `prompts` texts with `samples` pictures each, in the type of
+    `like` and where that is."""
+    dtype, device = like.dtype, like.device
     attention = Cache(
         layout=config.layout,
         patterns=config.patterns,

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from dalle.models.dalle import DalleOutput
 from dalle.nn.attention import Attend, WholeStream
 from dalle.nn.cache import ImageStep, Prefill, TextStep
+from dalle.nn.first_slot import own_slot
 from dalle.nn.linear import linear
 from dalle.nn.precision import full_precision
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
@@ -127,13 +128,7 @@ class DallePytorch(nn.Module):
 
     def new_cache(self, *, prompts: int, samples: int) -> Decoding:
         """Room for what is kept of `prompts` texts with `samples` pictures each."""
-        return new_decoding(
-            self.config,
-            prompts=prompts,
-            samples=samples,
-            dtype=self.norm.weight.dtype,
-            device=self.device,
-        )
+        return new_decoding(self.config, prompts=prompts, samples=samples, like=self.head.weight)
 
     def prefill(
         self,
@@ -165,10 +160,9 @@ class DallePytorch(nn.Module):
         """Logits of token `slot`, given the token before it.
 
         Pictures are ordered prompt by prompt. `slot` is a tensor on the device, so that a step
-        has one shape and can be captured once: at token 0, whose logits are known from the text,
-        it computes what the next step overwrites.
+        has one shape and can be captured once; the logits of token 0 are known from the text.
         """
-        own = (slot - 1).clamp(min=0).reshape(1)
+        own = own_slot(slot).reshape(1)
         embedded = F.embedding(codes, self._table("image"))
         if not self.config.rotary:
             embedded = embedded + self._places().index_select(0, own)
