@@ -146,13 +146,12 @@ class DallePytorch(nn.Module):
         if codes.shape[1] > 1:
             embedded = torch.cat([embedded, self._embed_image(codes[:, :-1])], dim=1)
         length = embedded.shape[1]
-        attend = Prefill(cache.attention, self.patterns, length=length)
+        attend = Prefill(cache.attention.keys, self.patterns, length=length)
         shift = PrefillShift(cache.shift) if cache.shift else no_shift
         slots = torch.arange(length, device=text.device)
         hidden = self._run(embedded, attend, shift, self._rotation(slots))
         if length >= self.layout.text:
-            last = hidden[:, self.layout.text - 1]
-            cache.first.copy_(self._logits(last, "image"))
+            cache.attention.first.copy_(hidden[:, self.layout.text - 1])
 
     def step(
         self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Decoding
@@ -168,12 +167,11 @@ class DallePytorch(nn.Module):
             embedded = embedded + self._places().index_select(0, own)
         hidden = self._run(
             embedded.unsqueeze(1),
-            ImageStep(cache.attention, own[0]),
+            ImageStep(cache.attention.keys, own[0]),
             ImageStepShift(cache.shift, own) if cache.shift else no_shift,
             self._rotation(own + self.layout.image_start),
         )
-        first = cache.first.repeat_interleave(cache.attention.samples, dim=0)
-        return torch.where(slot == 0, first, self._logits(hidden[:, 0], "image"))
+        return self._logits(cache.attention.or_first(slot, hidden[:, 0]), "image")
 
     def text_step(
         self, ids: Int[Tensor, " b"], slot: int, cache: Decoding
@@ -185,7 +183,7 @@ class DallePytorch(nn.Module):
         place = torch.tensor([slot], device=ids.device)
         hidden = self._run(
             self._embed_text(ids[:, None], first=slot),
-            TextStep(cache.attention, slot),
+            TextStep(cache.attention.keys, slot),
             TextStepShift(cache.shift) if cache.shift else no_shift,
             self._rotation(place),
         )
