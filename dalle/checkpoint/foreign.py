@@ -80,9 +80,14 @@ def write_converted(path: Path, folder: Path) -> Converted:
         SaveError: the folder cannot be written.
     """
     from dalle.checkpoint.folder import kind_of, save_model_folder
+    from dalle.checkpoint.load import DECODERS
 
     source = read(path)
     converted = convert(source)
+    incomplete = converted.text_tokenizer is None or converted.image_tokenizer is None
+    if incomplete and kind_of(converted.module) in DECODERS:
+        lacking = "; ".join(converted.sighting.missing) or "a tokenizer"
+        raise CheckpointError(f"{path} draws no pictures without {lacking}")
     licence = converted.sighting.licence
     if NON_COMMERCIAL in licence.split("-"):
         log.warning("the weights of %s are for non-commercial use only (%s)", path, licence)

@@ -26,16 +26,25 @@ from dalle.models.skeleton import skeleton
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = {"model": "model.safetensors", "ema": "ema.safetensors"}
+DALLE_PYTORCH = "dalle.pretrained.dalle_pytorch"
 KINDS = {
     "dvae": ("dalle.models.dvae", "DvaeConfig", "Dvae"),
     "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
     "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
     "vqgan": ("dalle.models.vqgan", "VqganConfig", "Vqgan"),
+    "dalle_pytorch": (f"{DALLE_PYTORCH}.model", "DallePytorchConfig", "DallePytorch"),
+    "dalle_pytorch_vae": (f"{DALLE_PYTORCH}.vae", "DallePytorchVaeConfig", "DallePytorchVae"),
+    "dalle_pytorch_clip": (f"{DALLE_PYTORCH}.clip", "DallePytorchClipConfig", "DallePytorchClip"),
+    "rudalle": ("dalle.pretrained.rudalle_model", "RudalleConfig", "Rudalle"),
+    "mindalle": ("dalle.pretrained.mindalle_model", "MindalleConfig", "Mindalle"),
+    "llamagen": ("dalle.pretrained.llamagen_model", "LlamagenConfig", "Llamagen"),
 }
-DECODERS = ("dalle",)
+DECODERS = ("dalle", "dalle_pytorch", "rudalle", "mindalle", "llamagen")
 """The kinds that draw pictures from texts."""
-IMAGE_TOKENIZERS = ("dvae", "vqgan")
+IMAGE_TOKENIZERS = ("dvae", "vqgan", "dalle_pytorch_vae")
 """The kinds that are pictures as codes."""
+RERANKERS = ("clip", "dalle_pytorch_clip")
+"""The kinds that say how well a picture shows a text."""
 MAX_CONFIG_BYTES = 1 << 24
 SPARE_TENSORS = 1000
 

@@ -8,6 +8,7 @@ Each file of a family has two functions:
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,3 +178,32 @@ def configured(make: Callable[[], Any], *, path: Path, family: str) -> Any:
         return make()
     except ConfigError as error:
         raise CheckpointError(f"{path} is no {family}: {error}") from None
+
+
+def agreed(
+    state: Mapping[str, Tensor], places: Sequence[tuple[str, int]], *, path: Path, family: str
+) -> int:
+    """The length that most of these axes have: so the tensor that differs from the others is the
+    one that `fit` refuses, and not all the others.
+
+    Raises:
+        CheckpointError: none of the tensors is there, or as many of them say one as another.
+    """
+    found = {
+        name: state[name].shape[number]
+        for name, number in places
+        if name in state and state[name].ndim > number
+    }
+    if not found:
+        names = ", ".join(repr(name) for name, _ in places)
+        raise CheckpointError(f"{path} lacks {names}; {family} has its sizes there")
+    most, *others = Counter(found.values()).most_common(2)
+    if others and others[0][1] == most[1]:
+        said = ", ".join(f"{length} in {name!r}" for name, length in found.items())
+        raise CheckpointError(f"{path}: a size is {said}; in {family} these are the same")
+    return most[0]
+
+
+def indices(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different numbers the names have where `pattern` has its only group."""
+    return len({match[1] for name in state if (match := re.fullmatch(pattern, name))})

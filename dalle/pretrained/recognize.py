@@ -8,6 +8,12 @@ from dalle.errors import CheckpointError
 from dalle.pretrained.family import Converted, Sighting, Source
 
 FAMILIES = (
+    "dalle.pretrained.dalle_pytorch.dalle_pt",
+    "dalle.pretrained.dalle_pytorch.vae_pt",
+    "dalle.pretrained.dalle_pytorch.clip_pt",
+    "dalle.pretrained.rudalle",
+    "dalle.pretrained.mindalle",
+    "dalle.pretrained.llamagen",
     "dalle.pretrained.openai_dvae",
     "dalle.pretrained.taming",
     "dalle.pretrained.llamagen_vq",

@@ -68,7 +68,7 @@ def paint(
     at_once = max(1, LAUNCHES_AT_ONCE * launch // num_samples)
     for start in range(0, len(prompts), at_once):
         streams = [
-            prompt_stream(prompt, parts.text_tokenizer, slots=parts.model.layout.text)
+            prompt_stream(prompt, parts.text_tokenizer, slots=parts.model.layout.image_start)
             for prompt in prompts[start : start + at_once]
         ]
         starts = seeds[start : start + at_once]

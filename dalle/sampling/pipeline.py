@@ -13,7 +13,7 @@ from dalle.checkpoint import save_model_folder
 from dalle.checkpoint.folder import kind_of
 from dalle.config import to_json
 from dalle.errors import InputError
-from dalle.protocols import Decoder, ImageTokenizer, Reranker
+from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
@@ -160,7 +160,15 @@ class Pipeline:
         """Captions that begin so, as the model goes on with them; text i has the seed `seed + i`.
 
         The beginning comes back as the tokenizer reads it: lower-cased, where that is its way.
+
+        Raises:
+            InputError: the model reads texts and writes none.
         """
+        if not isinstance(self.model, TextDecoder):
+            raise InputError(
+                f"a {type(self.model).__name__} writes no captions; take a model that does, as "
+                "those trained with train_dalle.py"
+            )
         Request(num_samples=num_samples, seed=seed)  # checks their ranges
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         ids = self.text_tokenizer.encode(without_surrogates(beginning))
@@ -186,9 +194,10 @@ class Pipeline:
             reranker = self.origin.reranker_folder
             if isinstance(self.reranker, ClipReranker):
                 clip = self.reranker.clip
+                assert isinstance(clip, nn.Module)
                 reranker = save_model_folder(
                     Path(scratch) / "clip",
-                    kind="clip",
+                    kind=kind_of(clip),
                     config=clip.config,
                     module=clip,
                     text_tokenizer=self.reranker.tokenizer,

@@ -1,10 +1,10 @@
-"""From prompts to the ids of the text slots."""
+"""From prompts to what a decoder reads of them: ids of its text slots, or features."""
 
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Shaped
 
 from dalle.sampling.prompts import printable
 from dalle.tokenizers.kinds import PromptTokenizer
@@ -19,7 +19,8 @@ class PromptStream:
     """A prompt as the decoder reads it."""
 
     prompt: str
-    ids: Int[np.ndarray, " slots"]
+    ids: Shaped[np.ndarray, "slots *width"]
+    """Of its text slots; or the features of its prefix slots."""
     num_cut: int
     """Tokens at its end that had no slot."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Shaped
 
 from dalle.errors import CheckpointError
 from dalle.tokenizers.text import StreamText
@@ -15,6 +15,13 @@ from dalle.tokenizers.text_file import parse
 
 TEXT_TOKENIZERS = {
     "text_tokenizer": ("dalle.tokenizers.text", "TextTokenizer"),
+    "clip_bpe": ("dalle.tokenizers.clip_bpe", "ClipBpe"),
+    "tokenizers_json": ("dalle.tokenizers.json_tokenizer", "JsonTokenizer"),
+    "yttm_captions": ("dalle.tokenizers.yttm_captions", "YttmCaptions"),
+    "rudalle_captions": ("dalle.tokenizers.rudalle_captions", "RudalleCaptions"),
+    "char_bpe": ("dalle.tokenizers.char_bpe", "CharBpe"),
+    "t5_features": ("dalle.tokenizers.t5_features", "T5Features"),
+    "class_numbers": ("dalle.tokenizers.class_numbers", "ClassNumbers"),
 }
 """Field `kind` of the file -> module and class."""
 
@@ -23,7 +30,9 @@ class PromptTokenizer(Protocol):
     """What generating needs of a text tokenizer; see `tokenizers.text` for each call."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """How many ids there are; of a tokenizer that gives features, the numbers of a slot."""
+        ...
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -31,7 +40,7 @@ class PromptTokenizer(Protocol):
 
     def encode_stream(self, text: str, *, slots: int) -> StreamText: ...
 
-    def empty_stream(self, slots: int) -> Int[np.ndarray, " slots"]: ...
+    def empty_stream(self, slots: int) -> Shaped[np.ndarray, "slots *width"]: ...
 
     def save(self, path: Path) -> None: ...
 
