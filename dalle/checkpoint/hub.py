@@ -1,40 +1,119 @@
 """Model folders on the hub: the same files, nothing else."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dalle.checkpoint.manifest import MANIFEST
 from dalle.errors import CheckpointError, InputError
 
 PATTERNS = ("*.json", "*.safetensors", "*.txt")
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+WEIGHTS = (".bin", ".ckpt", ".gz", ".pkl", ".pt", ".pth", ".safetensors", ".tar")
+"""How files end in which weights are published."""
+BESIDE = ("*.json", "*.yaml", "*.yml", "*.txt", "*.model")
+"""Small files that may say what is missing in them."""
+_PART = r"[A-Za-z0-9][\w.-]*"
+NAME = re.compile(rf"{_PART}/{_PART}")
+_ADDRESS = re.compile(
+    rf"(?:https://(?:huggingface\.co|hf\.co)/)?(?P<name>{_PART}/{_PART})"
+    rf"(?:@(?P<at>[\w.-]+))?(?:/(?:resolve|blob|tree)/(?P<revision>[\w.-]+))?(?:/(?P<file>[^?#]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is meant on the hub."""
+
+    name: str
+    revision: str | None
+    file: str | None
+
+
+def place_of(text: str) -> Place | None:
+    """The place that owner/name, owner/name@revision, owner/name/file or an address means."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or ".." in text or not (match["file"] or WEIGHTS[0]).endswith(WEIGHTS):
+        return None
+    return Place(match["name"], match["at"] or match["revision"], match["file"])
 
 
 def looks_like_hub_name(text: str) -> bool:
-    """Whether `text` has the form owner/name."""
-    return NAME.fullmatch(text) is not None
+    """Whether `text` means something on the hub."""
+    return place_of(text) is not None
 
 
-def download(name: str) -> Path:
-    """The local copy of a model on the hub, fetched when there is none.
+def download(text: str) -> Path:
+    """The local copy of a model, or of a file of one, on the hub; fetched when there is none.
+
+    Args:
+        text: owner/name, with @revision and /file where they are needed, or the address of the hub.
 
     Raises:
-        InputError: there is none, or the hub cannot be reached.
+        InputError: there is none, it is gated, or the hub cannot be reached.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    place = place_of(text)
+    assert place is not None  # it was asked before
+    with _explained(text):
+        if place.file is not None:
+            snapshot_download(place.name, revision=place.revision, allow_patterns=list(BESIDE))
+            return Path(hf_hub_download(place.name, place.file, revision=place.revision))
+        if not HF_HUB_OFFLINE:
+            names = HfApi().list_repo_files(place.name, revision=place.revision)
+            _refuse_several(place.name, names)
+        patterns = [*PATTERNS, *(f"*{ending}" for ending in WEIGHTS), *BESIDE]
+        return Path(snapshot_download(place.name, revision=place.revision, allow_patterns=patterns))
+
+
+def _refuse_several(name: str, files: list[str]) -> None:
+    """Nothing of many gigabytes is fetched that was not asked for."""
+    weights = [file for file in files if file.endswith(WEIGHTS)]
+    if MANIFEST not in files and len(weights) > 1 and not _is_sharded(weights):
+        raise InputError(
+            f"{name} on the hub holds several files of weights ({', '.join(weights[:8])}); "
+            f"name one: {name}/{weights[0]}"
+        )
+
+
+def _is_sharded(names: list[str]) -> bool:
+    return all(re.search(r"-\d+-of-\d+\.", name) for name in names)
+
+
+@contextmanager
+def _explained(text: str) -> Iterator[None]:
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(PATTERNS)))
-    except LocalEntryNotFoundError:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise InputError(
-            f"there is no folder {name}, and as a hub model it is not on this machine and the hub "
+            f"there is no folder {text}, and as a hub model it is not on this machine and the hub "
             "cannot be reached (offline?); give an existing folder, or go online"
+        ) from None
+    except GatedRepoError:
+        raise InputError(
+            f"{text} is gated: its owner lets in who asked on the hub's page; ask there, then "
+            "`hf auth login`"
+        ) from None
+    except EntryNotFoundError:
+        raise InputError(
+            f"there is no file or folder {text}, and the hub has no such file (any more)"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"there is no folder {name}, and the hub gave no model of that name: {reason}"
+            f"there is no folder {text}, and the hub gave no model of that name: {reason}"
         ) from None
 
 
@@ -54,7 +133,7 @@ def push(folder: str | Path, name: str, *, private: bool = True) -> str:
 
     from dalle.checkpoint.load import check_listed, choose_weights, read_config, resolve
 
-    if not looks_like_hub_name(name):
+    if NAME.fullmatch(name) is None:
         raise InputError(f"{name!r} is no name on the hub; expected owner/name")
     path = resolve(Path(folder))
     read_config(path)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from dalle.checkpoint.foreign import converted_folder, is_foreign
 from dalle.checkpoint.hub import download, looks_like_hub_name
 from dalle.checkpoint.manifest import MANIFEST, verify
 from dalle.checkpoint.steps import find_whole, is_run, step_of
@@ -110,20 +111,27 @@ def load_folder(
 
 
 def resolve(where: str | Path) -> Path:
-    """The model folder that a path or a hub name means."""
+    """The model folder that a path or a hub name means.
+
+    Another project's checkpoint is converted into one, once, in the user's cache.
+    """
     path = Path(where).expanduser()
-    if path.is_file():
-        raise InputError(f"{path} is a file; give the model folder that holds it")
+    if path.exists() and is_foreign(path):
+        return converted_folder(path)
     if path.is_dir():
         if not is_run(path):
             return path
-        found = find_whole(path, training=False)
-        for skipped in found.skipped:
+        whole = find_whole(path, training=False)
+        for skipped in whole.skipped:
             log.warning("%s is not whole, an older step is taken: %s", skipped.path, skipped.reason)
-        return found.path
+        return whole.path
     if isinstance(where, str) and looks_like_hub_name(where):
-        return download(where)
-    raise InputError(f"there is no model folder {path}; a model's name on the hub is owner/name")
+        found = download(where)
+        return converted_folder(found) if is_foreign(found) else found
+    raise InputError(
+        f"there is no model folder {path}; a model's name on the hub is owner/name, one of its "
+        "files owner/name/file, and owner/name@revision names a revision"
+    )
 
 
 def read_config(folder: Path, *, kind: str | tuple[str, ...] | None = None) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class _Nearest(nn.Module):
     def codes(self, z: Float[Tensor, "b c rows cols"]) -> Int[Tensor, "b rows cols"]:
         entries = self.table()
         # |z - e|^2 without |z|^2, which is the same for all entries.
-        distances = entries.square().sum(1) - 2 * F.linear(self.compared(z.movedim(1, -1)), entries)
+        distances = entries.square().sum(1) - 2 * F.linear(z.movedim(1, -1), entries)
         return distances.argmin(dim=-1)
 
     def entries(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b rows cols c"]:
@@ -147,16 +147,12 @@ class _Nearest(nn.Module):
     def table(self) -> Float[Tensor, "codes c"]:
         return self.embedding.weight
 
-    def compared(self, z: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        return z
-
 
 class _NearestDirection(_Nearest):
+    """With entries of length 1 the nearest one is the one of the nearest direction."""
+
     def table(self) -> Float[Tensor, "codes c"]:
         return F.normalize(self.embedding.weight, dim=-1)
-
-    def compared(self, z: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        return F.normalize(z, dim=-1)
 
 
 class _Gumbel(nn.Module):

@@ -11,6 +11,8 @@ from dalle.pretrained.torch_file import read_torch_file
 AUXILIARY = "auxiliary.pt"
 """Everything of the model's file but its weights, which are a sentence there."""
 STATES = "mp_rank_00_model_states.pt"
+DIVIDED = "zero_pp_rank_*_mp_rank_*_model_states.pt"
+"""What stage 3 writes in its place, a file for each process."""
 
 
 def consolidated(folder: Path) -> dict[str, Any]:
@@ -25,6 +27,12 @@ def consolidated(folder: Path) -> dict[str, Any]:
     value = read_torch_file(folder / AUXILIARY)
     if not isinstance(value, dict):
         raise CheckpointError(f"{folder / AUXILIARY} is none of DALLE-pytorch's")
+    if any(folder.glob(f"*/{DIVIDED}")):
+        raise CheckpointError(
+            f"{folder} holds weights that ZeRO stage 3 divided over its processes; join them "
+            "where DeepSpeed is installed (`python zero_to_fp32.py . weights.pt`, in that folder), "
+            "and convert the DALLE-pytorch file made of them"
+        )
     states = _newest(folder)
     if states is None:
         raise CheckpointError(
@@ -33,13 +41,8 @@ def consolidated(folder: Path) -> dict[str, Any]:
         )
     saved = read_torch_file(states)
     module = saved.get("module") if isinstance(saved, dict) else None
-    divided = any(states.parent.glob("zero_pp_rank_*_mp_rank_*_model_states.pt"))
-    if divided or not _is_whole(module):
-        raise CheckpointError(
-            f"{states.parent} holds weights that ZeRO stage 3 divided over its processes; join "
-            f"them where DeepSpeed is installed (`python zero_to_fp32.py . weights.pt`, in "
-            f"{folder}), and convert the DALLE-pytorch file made of them"
-        )
+    if not isinstance(module, dict) or not all(isinstance(t, Tensor) for t in module.values()):
+        raise CheckpointError(f"{states} holds no weights under `module`, as DeepSpeed writes them")
     return {**value, "weights": module}
 
 
@@ -57,11 +60,3 @@ def _newest(folder: Path) -> Path | None:
 def _number(name: str) -> int:
     digits = "".join(character for character in name if character.isdecimal())
     return int(digits[:18]) if digits else -1
-
-
-def _is_whole(module: Any) -> bool:
-    return (
-        isinstance(module, dict)
-        and bool(module)
-        and all(isinstance(tensor, Tensor) and tensor.numel() for tensor in module.values())
-    )

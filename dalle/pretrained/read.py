@@ -1,5 +1,6 @@
 """From a path to what lies there: a file of tensors, a folder of them, or a tar."""
 
+import itertools
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ MAX_UNPACKED = 20
 """A tar may unpack to so many times its size; weights hardly shrink at all."""
 MAX_DEPTH = 64
 BEGINNING = 4096
+_WEIGHTS = ("zip", "safetensors", "pickle")
 _MAPS = {bytes([byte]) for byte in (*range(0x81, 0x90), 0xDE, 0xDF)}
 """With which the maps of msgpack begin, in which Flax writes weights."""
 
@@ -59,6 +61,12 @@ def read(path: str | Path) -> Source:
     # A module was saved whole: OpenAI's encoder and decoder are a file each.
     others = _modules(place, siblings) if isinstance(weights.value, Record) else ()
     return Source(path=place, weights=(weights, *others), beside=_beside(place.parent, siblings))
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder has a file of tensors in it, or what DeepSpeed wrote."""
+    files = itertools.islice((path for path in folder.rglob("*") if path.is_file()), MAX_FILES)
+    return any(_starts(path) in (*_WEIGHTS, "msgpack") for path in files)
 
 
 def state_of(value: Any) -> dict[str, Tensor]:
@@ -148,7 +156,7 @@ def _read_folder(folder: Path, named: Path) -> Source:
     weights = [
         _read_weights(path, named / path.relative_to(folder))
         for path in files
-        if _starts(path) in ("zip", "safetensors", "pickle")
+        if _starts(path) in _WEIGHTS
     ]
     others = [path for path in files if _starts(path) == "msgpack"]
     if not weights and not others:

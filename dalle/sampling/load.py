@@ -71,6 +71,7 @@ def load(
             model_hash=_hash(manifest) if manifest.is_file() else "",
             weights=loaded.weights,
             reranker="" if reranker is None else RERANKER if clip is None else str(clip),
+            source=loaded.extra.get("source"),
             reranker_folder=Path(reranker) if reranker and Path(reranker).is_dir() else None,
         ),
     )

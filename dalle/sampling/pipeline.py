@@ -189,6 +189,7 @@ class Pipeline:
         model, codec = self.model, self.image_tokenizer
         if not isinstance(model, nn.Module) or not isinstance(codec, ModelTokenizer):
             raise InputError("only a model with an image tokenizer of ours can be saved")
+        source = {} if self.origin.source is None else {"source": self.origin.source}
         with TemporaryDirectory() as scratch:
             reranker = self.origin.reranker_folder
             if isinstance(self.reranker, ClipReranker):
@@ -206,7 +207,7 @@ class Pipeline:
                 kind=kind_of(model),
                 config=model.config,
                 module=model,
-                extra={"sampling": to_json(self.sampling)},
+                extra={"sampling": to_json(self.sampling), **source},
                 text_tokenizer=self.text_tokenizer,
                 image_tokenizer=codec.model,
                 reranker=reranker,

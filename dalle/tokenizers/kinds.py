@@ -17,6 +17,7 @@ TEXT_TOKENIZERS = {
     "text_tokenizer": ("dalle.tokenizers.text", "TextTokenizer"),
     "clip_bpe": ("dalle.tokenizers.clip_bpe", "ClipBpe"),
     "tokenizers_json": ("dalle.tokenizers.json_tokenizer", "JsonTokenizer"),
+    "yttm_captions": ("dalle.tokenizers.yttm_captions", "YttmCaptions"),
     "rudalle_captions": ("dalle.tokenizers.rudalle_captions", "RudalleCaptions"),
     "char_bpe": ("dalle.tokenizers.char_bpe", "CharBpe"),
     "t5_features": ("dalle.tokenizers.t5_features", "T5Features"),

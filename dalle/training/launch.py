@@ -57,6 +57,9 @@ def open_world(config: TrainConfig) -> World:
     except (ImportError, ValueError, AssertionError) as error:
         raise ConfigError(f"the launcher's settings do not work here: {error}") from error
     check_world(accelerator.num_processes, accelerator.distributed_type, deepspeed=deepspeed)
+    if cpu and precision == "float16" and not deepspeed:
+        # On CPUs accelerate computes in float32 then, and says nothing.
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     _check_settings(accelerator, config)
     return World(
         accelerator=accelerator,

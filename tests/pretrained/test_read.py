@@ -129,7 +129,9 @@ def test_a_deepspeed_folder_is_put_together(tmp_path: Path) -> None:
 def test_a_deepspeed_folder_without_whole_weights_is_explained(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights: they are in a folder global_step"):
         read(deepspeed_folder(tmp_path / "alone"))
-    divided = deepspeed_folder(tmp_path / "zero3", global_step1={"a": torch.empty(0)})
+    divided = deepspeed_folder(tmp_path / "zero3")
+    (divided / "global_step1").mkdir()
+    (divided / "global_step1" / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"ZeRO stage 3 divided.*zero_to_fp32\.py"):
         read(divided)
     (lonely := tmp_path / "auxiliary.pt").write_bytes(saved(AUXILIARY))

@@ -119,6 +119,12 @@ def test_a_tensor_that_is_not_in_the_file_is_refused(
         read_torch_file(zip_file(tmp_path / "bad", tensor, {"0": bytes(16)}))
 
 
+def test_tensors_of_which_only_the_names_are_there_are_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "plain.pkl").write_bytes(tensor_pickle(count=4))
+    with pytest.raises(CheckpointError, match="points to tensors that are not in it"):
+        read_torch_file(path)
+
+
 def test_zips_that_are_not_torchs_are_refused(tmp_path: Path) -> None:
     def refused(said: str, **entries: bytes) -> None:
         path = tmp_path / "odd.pt"

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from dalle.nn.cache import Cache
+from dalle.nn.first_slot import FirstSlotCache
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
 from dalle.pretrained.dalle_pytorch.shift import ShiftCache
 
@@ -15,28 +14,23 @@ from dalle.pretrained.dalle_pytorch.shift import ShiftCache
 class Decoding:
     """What is kept between steps."""
 
-    attention: Cache
+    attention: FirstSlotCache
     shift: ShiftCache | None
-    first: Float[Tensor, "prompts image_vocab"]
-    """Logits of the first token of the picture, which the last text slot predicts."""
 
     @property
     def bytes_per_sample(self) -> int:
         """Memory of one more sample, in bytes; the text is shared."""
-        row = self.shift.row[:, 0] if self.shift else self.first[:0]
-        return self.attention.bytes_per_sample + row.numel() * row.element_size()
+        keys = self.attention.keys.bytes_per_sample
+        return keys + (self.shift.bytes_per_sample if self.shift else 0)
 
 
 def new_decoding(
-    config: DallePytorchConfig,
-    *,
-    prompts: int,
-    samples: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    config: DallePytorchConfig, *, prompts: int, samples: int, like: Tensor
 ) -> Decoding:
-    """Room for what is kept of `prompts` texts with `samples` pictures each."""
-    attention = Cache(
+    """Room for what is kept of `prompts` texts with `samples` pictures each, in the type of
+    `like` and where that is."""
+    dtype, device = like.dtype, like.device
+    keys = Cache(
         layout=config.layout,
         patterns=config.patterns,
         prompts=prompts,
@@ -57,5 +51,4 @@ def new_decoding(
             dtype=dtype,
             device=device,
         )
-    first = torch.zeros(prompts, config.image_vocab, device=device)
-    return Decoding(attention=attention, shift=shift, first=first)
+    return Decoding(attention=FirstSlotCache.empty(keys, width=config.width), shift=shift)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from dalle.models.dalle import DalleOutput
 from dalle.nn.attention import Attend, WholeStream
 from dalle.nn.cache import ImageStep, Prefill, TextStep
+from dalle.nn.first_slot import own_slot
 from dalle.nn.linear import linear
 from dalle.nn.precision import full_precision
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
@@ -127,13 +128,7 @@ class DallePytorch(nn.Module):
 
     def new_cache(self, *, prompts: int, samples: int) -> Decoding:
         """Room for what is kept of `prompts` texts with `samples` pictures each."""
-        return new_decoding(
-            self.config,
-            prompts=prompts,
-            samples=samples,
-            dtype=self.norm.weight.dtype,
-            device=self.device,
-        )
+        return new_decoding(self.config, prompts=prompts, samples=samples, like=self.head.weight)
 
     def prefill(
         self,
@@ -151,13 +146,12 @@ class DallePytorch(nn.Module):
         if codes.shape[1] > 1:
             embedded = torch.cat([embedded, self._embed_image(codes[:, :-1])], dim=1)
         length = embedded.shape[1]
-        attend = Prefill(cache.attention, self.patterns, length=length)
+        attend = Prefill(cache.attention.keys, self.patterns, length=length)
         shift = PrefillShift(cache.shift) if cache.shift else no_shift
         slots = torch.arange(length, device=text.device)
         hidden = self._run(embedded, attend, shift, self._rotation(slots))
         if length >= self.layout.text:
-            last = hidden[:, self.layout.text - 1]
-            cache.first.copy_(self._logits(last, "image"))
+            cache.attention.first.copy_(hidden[:, self.layout.text - 1])
 
     def step(
         self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Decoding
@@ -165,21 +159,19 @@ class DallePytorch(nn.Module):
         """Logits of token `slot`, given the token before it.
 
         Pictures are ordered prompt by prompt. `slot` is a tensor on the device, so that a step
-        has one shape and can be captured once: at token 0, whose logits are known from the text,
-        it computes what the next step overwrites.
+        has one shape and can be captured once; the logits of token 0 are known from the text.
         """
-        own = (slot - 1).clamp(min=0).reshape(1)
+        own = own_slot(slot).reshape(1)
         embedded = F.embedding(codes, self._table("image"))
         if not self.config.rotary:
             embedded = embedded + self._places().index_select(0, own)
         hidden = self._run(
             embedded.unsqueeze(1),
-            ImageStep(cache.attention, own[0]),
+            ImageStep(cache.attention.keys, own[0]),
             ImageStepShift(cache.shift, own) if cache.shift else no_shift,
             self._rotation(own + self.layout.image_start),
         )
-        first = cache.first.repeat_interleave(cache.attention.samples, dim=0)
-        return torch.where(slot == 0, first, self._logits(hidden[:, 0], "image"))
+        return self._logits(cache.attention.or_first(slot, hidden[:, 0]), "image")
 
     def text_step(
         self, ids: Int[Tensor, " b"], slot: int, cache: Decoding
@@ -191,7 +183,7 @@ class DallePytorch(nn.Module):
         place = torch.tensor([slot], device=ids.device)
         hidden = self._run(
             self._embed_text(ids[:, None], first=slot),
-            TextStep(cache.attention, slot),
+            TextStep(cache.attention.keys, slot),
             TextStepShift(cache.shift) if cache.shift else no_shift,
             self._rotation(place),
         )

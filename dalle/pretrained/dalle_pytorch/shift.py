@@ -85,6 +85,11 @@ class ShiftCache:
         self.row = empty(prompts * samples, layout.cols, 2 * part)
         """Image slot p is kept at p mod cols."""
 
+    @property
+    def bytes_per_sample(self) -> int:
+        """Memory of one more sample, in bytes."""
+        return self.row[:, 0].numel() * self.row.element_size()
+
 
 class PrefillShift(StreamShift):
     """Over the first slots of the stream, one for each prompt, keeping what the steps need."""

@@ -14,7 +14,9 @@ from dalle.pretrained.family import Source
 from dalle.tokenizers.clip_bpe import VOCAB_SIZE as CLIP_VOCAB
 from dalle.tokenizers.clip_bpe import ClipBpe
 from dalle.tokenizers.json_tokenizer import JsonTokenizer
+from dalle.tokenizers.yttm_captions import YttmCaptions
 
+TextReader = ClipBpe | JsonTokenizer | YttmCaptions
 CHINESE_VOCAB = 21128
 ON_THE_HUB = {
     CLIP_VOCAB: ("openai/clip-vit-base-patch32", "merges.txt"),
@@ -23,7 +25,7 @@ ON_THE_HUB = {
 """Model and file for each number of entries."""
 
 
-def find_tokenizer(source: Source, vocab: int) -> ClipBpe | JsonTokenizer | None:
+def find_tokenizer(source: Source, vocab: int) -> TextReader | None:
     """The tokenizer of so many entries: beside the model, or from the hub; None without either."""
     beside = next(_beside(source, vocab), None)
     if beside is not None or vocab not in ON_THE_HUB:
@@ -43,26 +45,27 @@ def what_is_missing(source: Source, vocab: int) -> tuple[str, ...]:
             "can be reached, or put beside the model",
         )
     return (
-        f"its text tokenizer of {vocab} entries, in a file of its own (--bpe_path): put the "
-        "tokenizer.json beside the model",
+        f"its text tokenizer of {vocab} entries, in a file of its own (--bpe_path): put it "
+        "beside the model, as .json or .model",
     )
 
 
-def _beside(source: Source, vocab: int) -> Iterator[ClipBpe | JsonTokenizer]:
+def _beside(source: Source, vocab: int) -> Iterator[TextReader]:
     for name, content in sorted(source.beside.items()):
         tokenizer = _read(name, content, vocab)
         if tokenizer is not None:
             yield tokenizer
 
 
-def _read(name: str, content: bytes, vocab: int) -> ClipBpe | JsonTokenizer | None:
+def _read(name: str, content: bytes, vocab: int) -> TextReader | None:
     """The tokenizer in a file, if there is one of so many entries."""
-    kinds: dict[str, Callable[[str], ClipBpe | JsonTokenizer]] = {
+    kinds: dict[str, Callable[[str], TextReader]] = {
         ".txt": ClipBpe.from_merges,
         ".json": JsonTokenizer,
+        ".model": YttmCaptions,
     }
     kind = kinds.get(Path(name).suffix)
-    if kind is None or (kind is not JsonTokenizer and vocab != CLIP_VOCAB):
+    if kind is None or (kind == ClipBpe.from_merges and vocab != CLIP_VOCAB):
         return None
     try:
         tokenizer = kind(content.decode("utf-8"))

@@ -18,8 +18,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"token_shift": True, "reversible": True, "attention_of": (0, 1, 0), "mlp_of": (0, 0, 1)},
     {"sandwich": True, "stable": True, "reversible": True},
 ]
-TABLE = ("#..", "##.", ".##")
-"""The last block of slots does not read the first, which is text."""
+TABLE = ("#..", ".#.", ".##")
+"""The text lies in the first two blocks of slots, of which the second does not read the first, and
+the image in the last two."""
 
 
 def random_model(kind: str, **options: Any) -> DallePytorch:

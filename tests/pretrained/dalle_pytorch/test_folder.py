@@ -8,6 +8,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from dalle.checkpoint import save_model_folder
+from dalle.checkpoint.foreign import write_converted
+from dalle.errors import CheckpointError
 from dalle.pretrained.dalle_pytorch.model import DallePytorch
 from dalle.pretrained.family import Converted
 from dalle.pretrained.read import read
@@ -78,6 +80,16 @@ def test_the_file_says_what_it_is_and_what_it_lacks(file: Path) -> None:
     for hparams in ({"num_text_tokens": 49408}, {"num_text_tokens": 21128}):
         of_hub = recognise(originals.source(originals.dalle_pt("a", hparams=hparams)))
         assert "on the hub" in of_hub.missing[0]
+
+
+def test_the_file_alone_says_what_must_lie_beside_it(tmp_path: Path) -> None:
+    torch.save(originals.dalle_pt("a"), tmp_path / "dalle.pt")
+    with pytest.raises(CheckpointError, match="without its text tokenizer of 40 entries"):
+        write_converted(tmp_path / "dalle.pt", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+    (tmp_path / "mine.json").write_text(tokenizer_json(40))
+    write_converted(tmp_path / "dalle.pt", tmp_path / "folder")
+    assert load(tmp_path / "folder").text_tokenizer.vocab_size == 40
 
 
 def test_sampling_is_theirs_by_default(converted: Converted) -> None:
