@@ -241,15 +241,30 @@ def test_a_gated_model_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_repository_of_several_weights_asks_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = ["config.json", "pytorch_model_v2.bin", "pytorch_model_v3.bin"]
+    files = ["pytorch_model_v2.bin", "pytorch_model_v3.bin", "readme.md"]
 
     class FakeApi:
-        def list_repo_files(self, name: str, *, revision: str | None) -> list[str]:
-            return files
+        def model_info(self, name: str, **options: object) -> SimpleNamespace:
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files])
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(InputError, match=r"several files.*name one: owner/rudalle/pytorch_model_v"):
+        load_folder("owner/rudalle")
+    asked = []
+
+    def fetch(name: str, file: str, **options: object) -> str:
+        asked.append((name, file))
+        raise EntryNotFoundError("gone")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: "")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    files.pop(0)
+    with pytest.raises(InputError, match="the hub has no such file"):
+        load_folder("owner/rudalle")
+    assert asked == [("owner/rudalle", "pytorch_model_v3.bin")]
+    files.clear()
+    with pytest.raises(InputError, match="holds no file of weights"):
         load_folder("owner/rudalle")
 
 
