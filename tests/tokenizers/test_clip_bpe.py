@@ -1,28 +1,18 @@
 """CLIP's tokenizer by its published rules, on merges that stand in for the published ones."""
 
-from itertools import product
 from pathlib import Path
 
 import pytest
 
 from dalle.errors import CheckpointError, InputError
-from dalle.tokenizers.clip_bpe import NUM_MERGES, VOCAB_SIZE, ClipBpe, tidied
+from dalle.tokenizers.clip_bpe import VOCAB_SIZE, ClipBpe, tidied
 from dalle.tokenizers.kinds import load_text_tokenizer
-
-REAL = [("r", "e"), ("re", "d</w>"), ("c", "u"), ("cu", "b"), ("cub", "e</w>"), ("'", "s</w>")]
-OTHER = "ȼȽȾȿɀɁɂɃɄɅ"
+from tests.tokenizers.merges import stand_in_merges
 
 
 @pytest.fixture(scope="module")
 def merges() -> str:
-    """As many merges as CLIP has; all but the first join letters that no text here has."""
-    letters = [chr(c) for c in range(0xE0, 0x100)] + [chr(c) for c in range(0x100, 0x121)]
-    letters += [chr(c) for c in range(0xA1, 0xAD)]
-    pairs = [*REAL, *((a, b) for a, b in product(letters, letters))]
-    pairs += [(a + b, c) for (a, b), c in product(product(letters[:40], repeat=2), letters[40:67])]
-    assert len(pairs) >= NUM_MERGES
-    lines = ['"bpe_simple_vocab_16e6.txt#version: 0.2']
-    return "\n".join(lines + [f"{a} {b}" for a, b in pairs[:NUM_MERGES]] + ["past the end of it"])
+    return stand_in_merges()
 
 
 @pytest.fixture(scope="module")
