@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dalle.errors import InputError
 from dalle.nn.masks import dense_mask
-from dalle.pretrained import llamagen, mindalle, recognize, rudalle
+from dalle.pretrained import beside, llamagen, mindalle, recognize, rudalle
 from dalle.pretrained.llamagen_model import Llamagen, LlamagenConfig
 from dalle.pretrained.mindalle_model import Mindalle, MindalleConfig
 from dalle.pretrained.read import read
@@ -101,7 +101,10 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith("LlamaGen")) for n in FOLDERS],
+)
 def test_a_published_folder_draws_and_so_does_ours_made_of_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,12 +119,9 @@ def test_a_published_folder_draws_and_so_does_ours_made_of_it(
     assert (sighting.family, sighting.missing) == (name.split()[0], ())
     converted = recognize.convert(source)
     codec: Any = converted.image_tokenizer
-    pipeline = Pipeline(
-        converted.module,
-        text_tokenizer=converted.text_tokenizer,
-        image_tokenizer=tokenizer_of(codec),
-        sampling=Sampling(**converted.sampling),
-    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pipeline = load(published, device="cpu")
+    assert pipeline.sampling == Sampling(**converted.sampling)
     picture, other = pipeline.generate(prompt, num_samples=2, launch=2)
     assert picture.image.size == (32, 32) and not torch.equal(picture.codes, other.codes)
     [begun] = pipeline.generate(prompt, image=picture.image, rect=(7, 0), launch=1)
@@ -134,6 +134,36 @@ def test_a_published_folder_draws_and_so_does_ours_made_of_it(
     [again] = ours.generate(prompt, seed=picture.seed, launch=2)
     assert torch.equal(again.codes, picture.codes)
     assert again.image.tobytes() == picture.image.tobytes()
+
+
+@pytest.mark.parametrize("name", ["ru-DALL·E", "LlamaGen c2i"])
+def test_what_lies_on_the_hub_is_fetched_from_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FOLDERS[name](tmp_path)
+    whole = recognize.convert(read(tmp_path))
+    hub = tmp_path.parent / f"hub-{tmp_path.name}"
+    hub.mkdir()
+    asked = []
+
+    def fetched(file: tuple[str, str]) -> Path:
+        asked.append(file)
+        return hub / {"bpe.model": "bpe.model"}.get(file[1], "codec")
+
+    monkeypatch.setattr(beside, "fetched", fetched)
+    for path, there in (("vq.pt", "codec"), ("vqgan.ckpt", "codec"), ("bpe.model", "bpe.model")):
+        if (tmp_path / path).exists():
+            (tmp_path / path).rename(hub / there)
+    alone = recognize.convert(read(tmp_path))
+    expected = [llamagen.IMAGE_TOKENIZERS["class"]]
+    if name == "ru-DALL·E":
+        expected = [rudalle.TEXT_TOKENIZER, rudalle.IMAGE_TOKENIZER]
+    assert asked == expected
+    assert alone.text_tokenizer is not None and alone.image_tokenizer is not None
+    assert whole.image_tokenizer is not None
+    weights = whole.image_tokenizer.state_dict()
+    for key, tensor in alone.image_tokenizer.state_dict().items():
+        assert torch.equal(tensor, weights[key])
 
 
 def test_mindalles_archive_is_the_folder(tmp_path: Path) -> None:
