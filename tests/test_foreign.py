@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
 import dalle
-from dalle.checkpoint import IMAGE_TOKENIZERS, companions, foreign, load_folder
+from dalle.checkpoint import IMAGE_TOKENIZERS, foreign, load_folder
 from dalle.cli import main
 from dalle.cli.picture_codes import image_tokenizer_folder, load_image_tokenizer
 from dalle.errors import CheckpointError, InputError
@@ -193,31 +193,6 @@ def test_a_file_on_the_hub_is_fetched_with_its_revision(
     blob.write_bytes(saved({"state_dict": original_state("taming_gumbel_vqgan")}))
     with pytest.raises(CheckpointError, match="is not the file that the hub has"):
         load_folder("owner/vqgans@v1/last.ckpt")
-
-
-def test_a_decoder_on_the_hub_comes_with_its_tokenizers(
-    decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    snapshots = tmp_path / "hub" / "snapshots"
-    files = {
-        ("owner/toy", "toy.bin"): decoder.read_bytes(),
-        ("owner/rest", "toy.txt"): b"its text tokenizer",
-    }
-    for (name, file), data in files.items():
-        (folder := snapshots / name.replace("/", "-")).mkdir(parents=True)
-        (folder / file).write_bytes(data)
-
-    def fetch(name: str, file: str, *, revision: str | None) -> str:
-        return str(snapshots / name.replace("/", "-") / file)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: str(tmp_path))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    monkeypatch.setitem(companions.COMPANIONS, "owner/toy", (("owner/rest", "toy.txt"),))
-    loaded = dalle.load("owner/toy/toy.bin", device="cpu")
-    assert loaded.generate("a ring")
-    assert loaded.origin.source is not None
-    assert loaded.origin.source["revision"] == "owner-toy"
-    assert companions.companions("owner/rest", "toy.txt") == []
 
 
 def test_the_python_of_the_page_runs(vqgan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from dalle import __version__
-from dalle.checkpoint.hub import user_cache
 from dalle.checkpoint.manifest import MANIFEST, TEMPORARY, hash_file, saving
 from dalle.checkpoint.steps import is_run
 from dalle.errors import CheckpointError
@@ -107,6 +106,12 @@ def write_converted(path: Path, folder: Path) -> Converted:
     return converted
 
 
+def user_cache() -> Path:
+    """Our folder in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "dalle"
+
+
 def _described(source: Source, converted: Converted) -> dict[str, Any]:
     """Where a model came from, for its config.json."""
     files = {weights.path for weights in source.weights if weights.path.is_file()}
@@ -121,12 +126,10 @@ def _described(source: Source, converted: Converted) -> dict[str, Any]:
 
 
 def _revision(source: Source) -> str | None:
-    """The commit, where a file is in the hub's cache, .../snapshots/COMMIT/file, or links there."""
-    paths = [source.path, *(weights.path for weights in source.weights)]
-    links = [Path(os.readlink(path)) for path in paths if path.is_symlink()]
-    for parts in (path.parts for path in (*paths, *links)):
-        if SNAPSHOTS in parts[:-1]:
-            return parts[parts.index(SNAPSHOTS) + 1]
+    """The commit, where a file lies in the hub's cache: .../snapshots/COMMIT/file."""
+    for path in (source.path, *(weights.path for weights in source.weights)):
+        if SNAPSHOTS in path.parts[:-1]:
+            return path.parts[path.parts.index(SNAPSHOTS) + 1]
     return None
 
 

@@ -1,13 +1,11 @@
 """Model folders on the hub: the same files, nothing else."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dalle.checkpoint.companions import companions, together
 from dalle.checkpoint.manifest import MANIFEST
 from dalle.errors import CheckpointError, InputError
 
@@ -43,12 +41,6 @@ def place_of(text: str) -> Place | None:
     return Place(match["name"], match["at"] or match["revision"], match["file"])
 
 
-def user_cache() -> Path:
-    """Our folder in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "dalle"
-
-
 def looks_like_hub_name(text: str) -> bool:
     """Whether `text` means something on the hub."""
     return place_of(text) is not None
@@ -70,12 +62,7 @@ def download(text: str) -> Path:
     with _explained(text):
         if place.file is not None:
             snapshot_download(place.name, revision=place.revision, allow_patterns=list(BESIDE))
-            found = Path(hf_hub_download(place.name, place.file, revision=place.revision))
-            others = companions(place.name, place.file)
-            if not others:
-                return found
-            beside = [Path(hf_hub_download(name, file, revision=None)) for name, file in others]
-            return together([found, *beside], folder=user_cache() / "together")
+            return Path(hf_hub_download(place.name, place.file, revision=place.revision))
         patterns = [*PATTERNS, *BESIDE, *(f"*{ending}" for ending in WEIGHTS)]
         names = _files(place)
         if names is not None:
