@@ -1,13 +1,13 @@
 """Model folders on the hub: the same files, nothing else."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from dalle.checkpoint.manifest import MANIFEST
-from dalle.errors import CheckpointError, InputError
+from dalle.errors import CheckpointError, DalleError, InputError
 
 PATTERNS = ("*.json", "*.safetensors", "*.txt")
 WEIGHTS = (".bin", ".ckpt", ".gz", ".pkl", ".pt", ".pth", ".safetensors", ".tar")
@@ -46,11 +46,12 @@ def looks_like_hub_name(text: str) -> bool:
     return place_of(text) is not None
 
 
-def download(text: str) -> Path:
+def download(text: str, *, patterns: Sequence[str] | None = None) -> Path:
     """The local copy of a model, or of a file of one, on the hub; fetched when there is none.
 
     Args:
         text: owner/name, with @revision and /file where they are needed, or the address of the hub.
+        patterns: which files, where it is not for us to find out.
 
     Raises:
         InputError: there is none, it is gated, or the hub cannot be reached.
@@ -63,14 +64,16 @@ def download(text: str) -> Path:
         if place.file is not None:
             snapshot_download(place.name, revision=place.revision, allow_patterns=list(BESIDE))
             return Path(hf_hub_download(place.name, place.file, revision=place.revision))
-        patterns = [*PATTERNS, *BESIDE, *(f"*{ending}" for ending in WEIGHTS)]
-        names = _files(place)
+        names = _files(place) if patterns is None else None
         if names is not None:
             if not {MANIFEST, "model.safetensors"} & set(names):
                 at = f"@{place.revision}" if place.revision else ""
                 return download(f"{place.name}{at}/{_only_weights(place.name, names)}")
-            patterns = list(PATTERNS)
-        return Path(snapshot_download(place.name, revision=place.revision, allow_patterns=patterns))
+            patterns = PATTERNS
+        wanted = patterns or [*PATTERNS, *BESIDE, *(f"*{ending}" for ending in WEIGHTS)]
+        return Path(
+            snapshot_download(place.name, revision=place.revision, allow_patterns=list(wanted))
+        )
 
 
 def _files(place: Place) -> list[str] | None:
@@ -108,8 +111,6 @@ def _explained(text: str) -> Iterator[None]:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
     )
@@ -130,7 +131,9 @@ def _explained(text: str) -> Iterator[None]:
         raise InputError(
             f"there is no file or folder {text}, and the hub has no such file (any more)"
         ) from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except DalleError:
+        raise
+    except Exception as error:  # whatever a server that is none, or lies, is met with
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"there is no folder {text}, and the hub gave no model of that name: {reason}"
@@ -151,6 +154,7 @@ def push(folder: str | Path, name: str, *, private: bool = True) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
+    from dalle.checkpoint.links import refuse_links_outside
     from dalle.checkpoint.load import check_listed, choose_weights, read_config, resolve
 
     if NAME.fullmatch(name) is None:
@@ -160,6 +164,7 @@ def push(folder: str | Path, name: str, *, private: bool = True) -> str:
     if not (path / MANIFEST).exists():
         raise CheckpointError(f"{path} has no {MANIFEST}; save the model again, then push it")
     check_listed(path, choose_weights(path, "auto"))
+    refuse_links_outside(path)
     api = HfApi()
     try:
         api.create_repo(name, private=private, exist_ok=True)

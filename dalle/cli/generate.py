@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from dalle.cli import plain
 from dalle.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _complete(model: "Pipeline", beginnings: list[str], request: "Request") -> N
         mine = beginnings[start : start + processes.size][processes.rank :][:1]
         texts = processes.together(partial(_each, completed, mine))
         for text in chain(*chain(*processes.gather_values(texts))):
-            print(text)
+            print(plain(text))
 
 
 def _each(work: "Callable[[str], list[str]]", beginnings: list[str]) -> list[list[str]]:

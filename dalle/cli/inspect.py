@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from dalle.cli import plain
+
 if TYPE_CHECKING:
     from dalle.pretrained.family import Sighting
 
@@ -35,7 +37,7 @@ def run(command: InspectCommand) -> None:
         path = download(command.folder)
     foreign = path.exists() and is_foreign(path)
     for line in foreign_lines(path) if foreign else lines(resolve(path)):
-        print(line)
+        print(plain(line))
 
 
 def foreign_lines(path: Path) -> "Iterator[str]":

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dalle.checkpoint.links import refuse_links_in_run
 from dalle.checkpoint.load import WEIGHTS
 from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
 from dalle.checkpoint.weights import load_weights
@@ -350,6 +351,7 @@ def _average(
 
 
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
+    refuse_links_in_run(out)
     stack.enter_context(FolderLock(out))
     sweep(out)
     forget_processes(out)
