@@ -123,7 +123,7 @@ def test_truncated_weights_are_refused_without_a_manifest_too(tmp_path: Path) ->
     [
         ({"format": 2}, r"format 2; this version reads up to format 1: update dalle"),
         ({"format": "1"}, "needs a whole number as field `format`"),
-        ({"kind": "vqgan"}, "kind is 'vqgan'; this version knows 'dvae'"),
+        ({"kind": "cogview"}, "kind is 'cogview'; this version knows 'dvae'"),
         ({"model": {"inputs": 3, "width": 5, "colour": 1}}, r"model\.colour is not a field"),
         ({"model": {"inputs": "3"}}, r"model\.inputs is '3'"),
         ({"model": {"inputs": 3, "width": 6}}, r"has shape \(5.*\(6"),
@@ -340,7 +340,7 @@ def test_paths_that_hold_no_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model folder"):
         checkpoint.load_folder(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(CheckpointError, match="file is not read: it is damaged or no pickle"):
         checkpoint.load_folder(tmp_path / "file")
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         checkpoint.load_folder(tmp_path)
@@ -355,7 +355,7 @@ def test_a_hub_name_is_downloaded_only_where_no_path_is(
     asked: list[tuple[str, list[str]]] = []
     folder = make_folder(tmp_path / "remote")
 
-    def fake(name: str, *, allow_patterns: list[str]) -> str:
+    def fake(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         asked.append((name, allow_patterns))
         if name == "owner/absent":
             raise LocalEntryNotFoundError("offline")
@@ -364,7 +364,7 @@ def test_a_hub_name_is_downloaded_only_where_no_path_is(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
     monkeypatch.chdir(tmp_path)
     assert checkpoint.load_folder("owner/birds").path == folder
-    assert asked == [("owner/birds", ["*.json", "*.safetensors", "*.txt"])]
+    assert {"*.json", "*.safetensors", "*.txt"} <= set(asked[0][1])
     make_folder(tmp_path / "owner" / "birds")
     assert checkpoint.load_folder("owner/birds").path == Path("owner/birds")
     with pytest.raises(InputError, match=r"the hub cannot be reached \(offline\?\)"):
@@ -410,6 +410,11 @@ def test_pushing_uploads_the_folder_without_what_only_training_needs(
         ("owner/name", True),
         ("a-b/c.d_e", True),
         ("runs/a/b", False),
+        ("runs/a/b/model.ckpt", True),
+        ("owner/name@main/model.ckpt", True),
+        ("https://huggingface.co/owner/name/resolve/main/model.ckpt", True),
+        ("https://elsewhere.org/owner/name/model.ckpt", False),
+        ("owner/name/../model.ckpt", False),
         ("/a/b", False),
         ("../b", False),
         ("name", False),

@@ -50,7 +50,7 @@ def save_model_folder(
 
     Args:
         folder: where; its parents are made.
-        kind: "dvae", "clip" or "dalle".
+        kind: one of `KINDS`.
         config: the dataclass that `module` was built from.
         module: its state is written.
         ema: a copy of the module with averaged weights.

@@ -86,8 +86,14 @@ COMMANDS = (
         run="dalle.cli.presets:run",
     ),
     Command(
+        name="convert",
+        does="another project's checkpoint as a model folder",
+        flags="dalle.cli.convert:ConvertCommand",
+        run="dalle.cli.convert:run",
+    ),
+    Command(
         name="inspect",
-        does="say what a model folder or a run holds",
+        does="say what a model folder, a run or a checkpoint holds",
         flags="dalle.cli.inspect:InspectCommand",
         run="dalle.cli.inspect:run",
     ),

@@ -4,8 +4,9 @@ slots than the layer's pattern reads."""
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from dalle.layout import StreamLayout
 from dalle.nn.attention import dense_attention
@@ -25,6 +26,8 @@ class LayerCache:
     """For every image slot, the places in the ring that it reads."""
     unread: Float[Tensor, "image most"]
     """Added to the scores: 0 where `reads` is a key, minus infinity where it is filling."""
+    unread_text: Float[Tensor, "image text"] | None
+    """Likewise for the text, where the pattern does not read all of it."""
 
 
 class Cache:
@@ -47,26 +50,38 @@ class Cache:
         device: torch.device,
     ) -> None:
         self.layout = layout
+        self.patterns = patterns
         self.prompts = prompts
         self.samples = samples
         tables = {pattern: step_keys(pattern, layout, device) for pattern in set(patterns)}
+        slots = torch.arange(layout.length, device=device)
+        image, text = slots[layout.image_start :, None], slots[: layout.image_start]
 
         def empty(count: int, slots: int) -> Tensor:
             return torch.zeros(count, heads, slots, head_width, dtype=dtype, device=device)
 
-        def layer(table: StepKeys) -> LayerCache:
+        def unless(allowed: Tensor) -> Tensor:
+            zeros = torch.zeros(allowed.shape, dtype=dtype, device=device)
+            return zeros.masked_fill(~allowed, float("-inf"))
+
+        def layer(pattern: Pattern, table: StepKeys) -> LayerCache:
             pictures, kept = prompts * samples, table.reach
-            unread = torch.zeros(table.valid.shape, dtype=dtype, device=device)
             return LayerCache(
                 text_keys=empty(prompts, layout.image_start),
                 text_values=empty(prompts, layout.image_start),
                 image_keys=empty(pictures, kept),
                 image_values=empty(pictures, kept),
                 reads=table.slots % kept,
-                unread=unread.masked_fill(~table.valid, float("-inf")),
+                unread=unless(table.valid),
+                unread_text=None
+                if pattern.reads_all_text
+                else unless(may_attend(pattern, layout, image, text)),
             )
 
-        self.layers = [layer(tables[pattern]) for pattern in patterns]
+        self.layers = [layer(pattern, tables[pattern]) for pattern in patterns]
+        self.empty: Bool[Tensor, "prompts text"] | None = None
+        """Slots before the image that hold nothing and that no other slot reads, for prompts
+        shorter than others; None where every slot is read."""
 
     @property
     def bytes_per_sample(self) -> int:
@@ -112,7 +127,21 @@ class Prefill:
             for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
                 shared = new[:, :, start + slots].repeat_interleave(self.cache.samples, dim=0)
                 store[:, :, slots % ring] = shared
-        return dense_attention(queries, keys, values, self.masks[layer])
+        if self.cache.empty is None:
+            return dense_attention(queries, keys, values, self.masks[layer])
+        mask = without_empty(self.masks[layer], self.cache.empty)
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+
+
+def without_empty(
+    mask: Bool[Tensor, "t t"], empty: Bool[Tensor, "prompts text"]
+) -> Bool[Tensor, "prompts 1 t t"]:
+    """A mask for each prompt, in which its empty slots are read by themselves alone: a row of the
+    softmax needs one key."""
+    length = mask.shape[-1]
+    unread = F.pad(empty, (0, length - empty.shape[1]))[:, None, None, :]
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (mask & ~unread) | itself
 
 
 class ImageStep:
@@ -143,6 +172,11 @@ class ImageStep:
         by_prompt = queries.squeeze(2).unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
         text = by_prompt @ kept.text_keys.transpose(-1, -2)  # p h s text
         text = text.transpose(1, 2).flatten(0, 1)  # b h text
+        if kept.unread_text is not None:
+            text = text + kept.unread_text.index_select(0, at)[0]
+        if self.cache.empty is not None:
+            empty = self.cache.empty.repeat_interleave(self.cache.samples, dim=0)
+            text = text.masked_fill(empty.unsqueeze(1), float("-inf"))
         local_keys = kept.image_keys.index_select(2, reads)
         local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h most
         weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1, dtype=torch.float32)
@@ -173,7 +207,8 @@ class TextStep:
         kept.text_keys[:, :, self.slot] = keys[:, :, 0]
         kept.text_values[:, :, self.slot] = values[:, :, 0]
         upto = self.slot + 1
-        everything = torch.ones(1, upto, dtype=torch.bool, device=keys.device)
+        slots = torch.arange(upto, device=keys.device)
+        reads = may_attend(self.cache.patterns[layer], self.cache.layout, slots[-1:, None], slots)
         return dense_attention(
-            queries, kept.text_keys[:, :, :upto], kept.text_values[:, :, :upto], everything
+            queries, kept.text_keys[:, :, :upto], kept.text_values[:, :, :upto], reads
         )

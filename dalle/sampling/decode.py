@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dalle.errors import InputError
-from dalle.protocols import Decoder
+from dalle.protocols import Decoder, TextDecoder
 from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
 
 
@@ -61,7 +61,7 @@ class _Launch:
 @torch.inference_mode()
 def sample_codes(
     model: Decoder,
-    texts: Int[Tensor, "prompts text"],
+    texts: Shaped[Tensor, "prompts *slots"],
     *,
     prompt_of: list[int],
     seeds: list[int],
@@ -75,7 +75,7 @@ def sample_codes(
     """Sample one picture for each seed, or one process's share of them.
 
     Args:
-        texts: ids of the text slots of each prompt.
+        texts: what the decoder reads of each prompt: ids of its text slots, or features.
         prompt_of: for each picture, the row of `texts` it shows.
         seeds: for each picture, 0 <= seed < 2^63.
         given: codes of an image prompt, for all pictures.
@@ -164,7 +164,7 @@ def _launches(prompt_of: list[int], launch: int) -> Iterator[_Launch]:
 
 def _sample_launch(
     model: Decoder,
-    texts: Int[Tensor, "prompts text"],
+    texts: Shaped[Tensor, "prompts *slots"],
     *,
     seeds: list[int],
     sampling: Sampling,
@@ -207,7 +207,7 @@ def _sample_launch(
 
 @torch.inference_mode()
 def complete_text(
-    model: Decoder, ids: list[int], *, seeds: list[int], sampling: Sampling
+    model: TextDecoder, ids: list[int], *, seeds: list[int], sampling: Sampling
 ) -> list[list[int]]:
     """Go on with a text, once for each seed, until the model ends it or its slots are full.
 

@@ -21,7 +21,7 @@ from dalle.sampling.request import Request
 from dalle.sampling.rerank import rank
 from dalle.sampling.room import sample_in_room
 from dalle.sampling.streams import PromptStream, is_blank, prompt_stream
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 LAUNCHES_AT_ONCE = 16
 """Prompts are taken in groups of about so many launches for each process, whose codes are held
@@ -33,7 +33,7 @@ class Parts:
     """What pictures are made with."""
 
     model: Decoder
-    text_tokenizer: TextTokenizer
+    text_tokenizer: PromptTokenizer
     image_tokenizer: ImageTokenizer
     reranker: Reranker | None
     origin: Origin
@@ -89,7 +89,7 @@ def paint(
     while start < len(prompts):
         at_once = _prompts_at_once(num_samples, launch, processes.size)
         streams = [
-            prompt_stream(prompt, parts.text_tokenizer, slots=parts.model.layout.text)
+            prompt_stream(prompt, parts.text_tokenizer, slots=parts.model.layout.image_start)
             for prompt in prompts[start : start + at_once]
         ]
         starts = seeds[start : start + at_once]

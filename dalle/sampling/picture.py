@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from io import BytesIO
 from pathlib import Path
@@ -56,6 +57,8 @@ class Origin:
     reranker: str = ""
     reranker_folder: Path | None = None
     """Where the reranker was read, unless it came from the hub."""
+    source: Mapping[str, Any] | None = None
+    """Of a converted model: family, version, licence and hashes of the original."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

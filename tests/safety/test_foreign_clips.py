@@ -159,7 +159,7 @@ def test_a_hub_name_is_fetched_as_tables_and_tensors_only(
     """And by us alone: what transformers is given is a folder."""
     asked: list[list[str]] = []
 
-    def snapshot(name: str, *, allow_patterns: list[str]) -> str:
+    def snapshot(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         asked.append(allow_patterns)
         return str(folder)
 
