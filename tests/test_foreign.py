@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
 import dalle
-from dalle.checkpoint import IMAGE_TOKENIZERS, foreign, load_folder
+from dalle.checkpoint import IMAGE_TOKENIZERS, companions, foreign, load_folder
 from dalle.cli import main
 from dalle.cli.picture_codes import image_tokenizer_folder, load_image_tokenizer
 from dalle.errors import CheckpointError, InputError
@@ -49,6 +50,7 @@ def vqgan(tmp_path: Path) -> Path:
 def decoder(tmp_path: Path) -> Path:
     (tmp_path / "toy").mkdir()
     (path := tmp_path / "toy" / "toy.bin").write_bytes(saved(toy_family.original()))
+    (tmp_path / "toy" / "toy.txt").write_text("its text tokenizer")
     return path
 
 
@@ -124,6 +126,17 @@ def test_a_decoders_file_generates_as_the_model_in_it(
     ]
 
 
+def test_what_is_missing_is_said_and_taken_once_it_is_there(decoder: Path) -> None:
+    (beside := decoder.with_suffix(".txt")).unlink()
+    with pytest.raises(
+        CheckpointError,
+        match=r"toy\.bin draws no pictures without its text tok",
+    ):
+        dalle.load(decoder, device="cpu")
+    beside.write_text("its text tokenizer")
+    assert dalle.load(decoder, device="cpu").generate("a ring")
+
+
 def test_an_unfinished_conversion_leaves_nothing(decoder: Path, cache: Path) -> None:
     state = toy_family.original()
     key = sorted(state)[0]
@@ -182,6 +195,41 @@ def test_a_file_on_the_hub_is_fetched_with_its_revision(
         load_folder("owner/vqgans@v1/last.ckpt")
 
 
+def test_a_decoder_on_the_hub_comes_with_its_tokenizers(
+    decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = tmp_path / "hub" / "snapshots"
+    files = {
+        ("owner/toy", "toy.bin"): decoder.read_bytes(),
+        ("owner/rest", "toy.txt"): b"its text tokenizer",
+    }
+    for (name, file), data in files.items():
+        (folder := snapshots / name.replace("/", "-")).mkdir(parents=True)
+        (folder / file).write_bytes(data)
+
+    def fetch(name: str, file: str, *, revision: str | None) -> str:
+        return str(snapshots / name.replace("/", "-") / file)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.setitem(companions.COMPANIONS, "owner/toy", (("owner/rest", "toy.txt"),))
+    loaded = dalle.load("owner/toy/toy.bin", device="cpu")
+    assert loaded.generate("a ring")
+    assert loaded.origin.source is not None
+    assert loaded.origin.source["revision"] == "owner-toy"
+    assert companions.companions("owner/rest", "toy.txt") == []
+
+
+def test_the_python_of_the_page_runs(vqgan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "pretrained.md").read_text("utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(vqgan.parent)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["wide"].image_size == (256, 512)
+    assert names["converted"].sighting.family == "taming-transformers"
+
+
 def test_a_gated_model_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(name: str, **options: object) -> str:
         response: Any = SimpleNamespace(headers={}, request=None)
@@ -193,15 +241,30 @@ def test_a_gated_model_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_repository_of_several_weights_asks_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = ["config.json", "pytorch_model_v2.bin", "pytorch_model_v3.bin"]
+    files = ["pytorch_model_v2.bin", "pytorch_model_v3.bin", "readme.md"]
 
     class FakeApi:
-        def list_repo_files(self, name: str, *, revision: str | None) -> list[str]:
-            return files
+        def model_info(self, name: str, **options: object) -> SimpleNamespace:
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files])
 
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeApi)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     with pytest.raises(InputError, match=r"several files.*name one: owner/rudalle/pytorch_model_v"):
+        load_folder("owner/rudalle")
+    asked = []
+
+    def fetch(name: str, file: str, **options: object) -> str:
+        asked.append((name, file))
+        raise EntryNotFoundError("gone")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: "")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    files.pop(0)
+    with pytest.raises(InputError, match="the hub has no such file"):
+        load_folder("owner/rudalle")
+    assert asked == [("owner/rudalle", "pytorch_model_v3.bin")]
+    files.clear()
+    with pytest.raises(InputError, match="holds no file of weights"):
         load_folder("owner/rudalle")
 
 

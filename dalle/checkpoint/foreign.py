@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dalle import __version__
+from dalle.checkpoint.hub import user_cache
 from dalle.checkpoint.manifest import MANIFEST, TEMPORARY, hash_file, saving
 from dalle.checkpoint.steps import is_run
 from dalle.errors import CheckpointError
@@ -50,7 +51,7 @@ def converted_folder(path: Path) -> Path:
         CheckpointError: the checkpoint is damaged, of no known family, or not complete.
         SaveError: the cache cannot be written; `dalle convert` takes any other place.
     """
-    cached = cache() / "converted" / _fingerprint(path)
+    cached = user_cache() / "converted" / _fingerprint(path)
     if (cached / MANIFEST).is_file():
         return cached
     log.warning("%s is converted once, into %s", path, cached)
@@ -106,26 +107,27 @@ def write_converted(path: Path, folder: Path) -> Converted:
     return converted
 
 
-def cache() -> Path:
-    """Our folder in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "dalle"
-
-
 def _described(source: Source, converted: Converted) -> dict[str, Any]:
     """Where a model came from, for its config.json."""
     files = {weights.path for weights in source.weights if weights.path.is_file()}
     files |= {source.path} if source.path.is_file() else set()
-    parts = source.path.parts
-    # The hub's cache: .../snapshots/COMMIT/file
-    at = parts.index(SNAPSHOTS) + 1 if SNAPSHOTS in parts else len(parts)
     return {
         "family": converted.sighting.family,
         "version": converted.sighting.version,
         "licence": converted.sighting.licence,
         "sha256": {file.name: _hash(file) for file in sorted(files)},
-        "revision": parts[at] if at < len(parts) else None,
+        "revision": _revision(source),
     }
+
+
+def _revision(source: Source) -> str | None:
+    """The commit, where a file is in the hub's cache, .../snapshots/COMMIT/file, or links there."""
+    paths = [source.path, *(weights.path for weights in source.weights)]
+    links = [Path(os.readlink(path)) for path in paths if path.is_symlink()]
+    for parts in (path.parts for path in (*paths, *links)):
+        if SNAPSHOTS in parts[:-1]:
+            return parts[parts.index(SNAPSHOTS) + 1]
+    return None
 
 
 def _hash(path: Path) -> str:

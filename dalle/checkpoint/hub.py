@@ -1,11 +1,13 @@
 """Model folders on the hub: the same files, nothing else."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dalle.checkpoint.companions import companions, together
 from dalle.checkpoint.manifest import MANIFEST
 from dalle.errors import CheckpointError, InputError
 
@@ -14,6 +16,8 @@ WEIGHTS = (".bin", ".ckpt", ".gz", ".pkl", ".pt", ".pth", ".safetensors", ".tar"
 """How files end in which weights are published."""
 BESIDE = ("*.json", "*.yaml", "*.yml", "*.txt", "*.model")
 """Small files that may say what is missing in them."""
+SECONDS = 30
+"""After which the hub is taken to be out of reach."""
 _PART = r"[A-Za-z0-9][\w.-]*"
 NAME = re.compile(rf"{_PART}/{_PART}")
 _ADDRESS = re.compile(
@@ -39,6 +43,12 @@ def place_of(text: str) -> Place | None:
     return Place(match["name"], match["at"] or match["revision"], match["file"])
 
 
+def user_cache() -> Path:
+    """Our folder in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "dalle"
+
+
 def looks_like_hub_name(text: str) -> bool:
     """Whether `text` means something on the hub."""
     return place_of(text) is not None
@@ -53,34 +63,57 @@ def download(text: str) -> Path:
     Raises:
         InputError: there is none, it is gated, or the hub cannot be reached.
     """
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     place = place_of(text)
     assert place is not None  # it was asked before
     with _explained(text):
         if place.file is not None:
             snapshot_download(place.name, revision=place.revision, allow_patterns=list(BESIDE))
-            return Path(hf_hub_download(place.name, place.file, revision=place.revision))
-        if not HF_HUB_OFFLINE:
-            names = HfApi().list_repo_files(place.name, revision=place.revision)
-            _refuse_several(place.name, names)
-        patterns = [*PATTERNS, *(f"*{ending}" for ending in WEIGHTS), *BESIDE]
+            found = Path(hf_hub_download(place.name, place.file, revision=place.revision))
+            others = companions(place.name, place.file)
+            if not others:
+                return found
+            beside = [Path(hf_hub_download(name, file, revision=None)) for name, file in others]
+            return together([found, *beside], folder=user_cache() / "together")
+        patterns = [*PATTERNS, *BESIDE, *(f"*{ending}" for ending in WEIGHTS)]
+        names = _files(place)
+        if names is not None:
+            if not {MANIFEST, "model.safetensors"} & set(names):
+                at = f"@{place.revision}" if place.revision else ""
+                return download(f"{place.name}{at}/{_only_weights(place.name, names)}")
+            patterns = list(PATTERNS)
         return Path(snapshot_download(place.name, revision=place.revision, allow_patterns=patterns))
 
 
-def _refuse_several(name: str, files: list[str]) -> None:
-    """Nothing of many gigabytes is fetched that was not asked for."""
+def _files(place: Place) -> list[str] | None:
+    """What a repository holds; None when the hub is not to be reached."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if HF_HUB_OFFLINE:
+        return None
+    try:
+        info = HfApi().model_info(place.name, revision=place.revision, timeout=SECONDS)
+    except HfHubHTTPError:
+        raise
+    except Exception:  # its HTTP client's own errors, which are of another library every few years
+        return None
+    return [sibling.rfilename for sibling in info.siblings or ()]
+
+
+def _only_weights(name: str, files: list[str]) -> str:
+    """The one file of weights: nothing of many gigabytes is fetched that was not asked for."""
     weights = [file for file in files if file.endswith(WEIGHTS)]
-    if MANIFEST not in files and len(weights) > 1 and not _is_sharded(weights):
-        raise InputError(
-            f"{name} on the hub holds several files of weights ({', '.join(weights[:8])}); "
-            f"name one: {name}/{weights[0]}"
-        )
-
-
-def _is_sharded(names: list[str]) -> bool:
-    return all(re.search(r"-\d+-of-\d+\.", name) for name in names)
+    if len(weights) == 1:
+        return weights[0]
+    if not weights:
+        raise InputError(f"{name} on the hub holds no file of weights")
+    raise InputError(
+        f"{name} on the hub holds several files of weights ({', '.join(weights[:8])}); name one: "
+        f"{name}/{weights[0]}"
+    )
 
 
 @contextmanager

@@ -207,3 +207,14 @@ def agreed(
 def indices(state: Mapping[str, Tensor], pattern: str) -> int:
     """How many different numbers the names have where `pattern` has its only group."""
     return len({match[1] for name in state if (match := re.fullmatch(pattern, name))})
+
+
+def lengths(
+    state: Mapping[str, Tensor], named: Sequence[tuple[str, str, int]]
+) -> dict[str, int | str]:
+    """For `Sighting.sizes`: of (what it is, tensor, axis) those that the state has."""
+    return {
+        what: state[name].shape[number]
+        for what, name, number in named
+        if name in state and state[name].ndim > number
+    }

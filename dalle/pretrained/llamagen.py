@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dalle.errors import CheckpointError
 from dalle.pretrained import llamagen_vq
-from dalle.pretrained.beside import image_tokenizer
+from dalle.pretrained.beside import image_tokenizer, lacking
 from dalle.pretrained.family import (
     Converted,
     Sighting,
@@ -24,6 +24,7 @@ from dalle.pretrained.family import (
     configured,
     fit,
     indices,
+    lengths,
 )
 from dalle.pretrained.llamagen_model import Llamagen, LlamagenConfig
 from dalle.pretrained.records import Record
@@ -35,6 +36,10 @@ HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 2048: 32, 2560: 40, 3200: 32, 40
 """By the width of the original's models; files do not say it."""
 ALWAYS_24 = (1536, 3200)
 """Widths of the class-conditional models that were published for one grid only, 24 x 24."""
+IMAGE_TOKENIZERS = {
+    "class": ("FoundationVision/LlamaGen", "vq_ds16_c2i.pt"),
+    "features": ("peizesun/llamagen_t2i", "vq_ds16_t2i.pt"),
+}
 CLASSES = "cls_embedding.embedding_table.weight"
 CAPTIONS = ("cls_embedding.uncond_embedding", "cls_embedding.cap_proj.fc1.weight")
 SIGNS = ("tok_embeddings.weight", "output.weight", "layers.0.attention.wqkv.weight")
@@ -87,7 +92,11 @@ def convert(source: Source) -> Converted:
         sighting=_sighting(weights, source),
         text_tokenizer=ClassNumbers(size) if by_class else T5Features(PUBLISHED, vocab_size=size),
         image_tokenizer=image_tokenizer(
-            source, side=module.config.side, is_one=is_vq, build=llamagen_vq.from_state
+            source,
+            side=module.config.side,
+            is_one=is_vq,
+            build=llamagen_vq.from_state,
+            on_hub=IMAGE_TOKENIZERS[module.config.condition],
         ),
         sampling={"top_k": 2000, "guidance": 4.0} if by_class else {"top_k": 1000, "guidance": 7.5},
     )
@@ -182,8 +191,8 @@ def _config(
 def side_of(weights: Weights, source: Source) -> int | None:
     """Rows and columns of the grid, as far as anything says it.
 
-    Images have 16 pixels to a code unless `args` says otherwise. Looked for in `args`, in a table
-    of rotations, in a config.json beside the file, and in what was ever published.
+    Looked for in `args`, in a config.json beside the file, in a table of rotations, and in what was
+    ever published. Codes stand for 16 x 16 pixels unless `args` says otherwise.
     """
     state, told = weights.state, _told(weights, source)
     pixels, cell = told.get("image_size"), told.get("downsample_size", 16)
@@ -225,23 +234,16 @@ def _sighting(weights: Weights, source: Source) -> Sighting:
         ("classes, and none", CLASSES, 0),
         ("caption tokens", CAPTIONS[0], 0),
     )
-    sizes: dict[str, int | str] = {
-        what: state[name].shape[number]
-        for what, name, number in named
-        if name in state and state[name].ndim > number
-    }
     by_class = CLASSES in state
     side = side_of(weights, source)
     grid = {} if side is None else {"grid": f"{side} x {side}"}
-    codec = "vq_ds16_c2i.pt of FoundationVision/LlamaGen"
-    if not by_class:
-        codec = "vq_ds16_t2i.pt of peizesun/llamagen_t2i"
+    codec = lacking("the image tokenizer", IMAGE_TOKENIZERS["class" if by_class else "features"])
     has_codec = any(is_vq(other.state) for other in source.weights)
     return Sighting(
         family=FAMILY,
         version="c2i" if by_class else "t2i",
         holds="class to image" if by_class else "text to image",
-        sizes={"depth": indices(state, LAYER), **sizes, **grid},
+        sizes={"depth": indices(state, LAYER), **lengths(state, named), **grid},
         licence="none stated with the weights; the code is MIT",
-        missing=() if has_codec else (f"the image tokenizer: {codec} on the hub",),
+        missing=() if has_codec else (codec,),
     )

@@ -22,6 +22,7 @@ from dalle.pretrained.family import (
     configured,
     fit,
     indices,
+    lengths,
 )
 from dalle.pretrained.mindalle_model import Mindalle, MindalleConfig
 from dalle.pretrained.vqgan import from_state as vqgan_from_state
@@ -164,11 +165,6 @@ def _sighting(state: Mapping[str, Tensor], source: Source) -> Sighting:
         ("image tokens", "pos_emb_img.weight", 0),
         ("image codes", "tok_emb_img.weight", 0),
     )
-    sizes = {
-        what: state[name].shape[number]
-        for what, name, number in named
-        if name in state and state[name].ndim > number
-    }
     has_text = all(small_file(source, ending) is not None for ending in TOKENIZER_FILES)
     missing = [] if has_text else ["the text tokenizer: the folder tokenizer/ of the archive"]
     if not any(has_vqgan(weights.state) for weights in source.weights):
@@ -177,7 +173,7 @@ def _sighting(state: Mapping[str, Tensor], source: Source) -> Sighting:
         family=FAMILY,
         version="",
         holds="text to image",
-        sizes={"depth": indices(state, LAYER), **sizes},
+        sizes={"depth": indices(state, LAYER), **lengths(state, named)},
         licence="CC-BY-NC-SA 4.0: not for commercial use",
         missing=tuple(missing),
     )

@@ -148,7 +148,7 @@ def _read_weights(path: Path, called: Path | None = None) -> Weights:
 
 def _read_folder(folder: Path, named: Path) -> Source:
     """All files below a folder, which messages call `named`."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
     if len(files) > MAX_FILES:
         raise InputError(
             f"{named} holds {len(files)} files; give the folder of one checkpoint, or its file"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dalle.errors import CheckpointError
 from dalle.nn.masks import dense_mask
-from dalle.pretrained.beside import image_tokenizer, small_file
+from dalle.pretrained.beside import image_tokenizer, lacking, small_file
 from dalle.pretrained.family import (
     Converted,
     Sighting,
@@ -21,6 +21,7 @@ from dalle.pretrained.family import (
     configured,
     fit,
     indices,
+    lengths,
 )
 from dalle.pretrained.rudalle_model import Rudalle, RudalleConfig, Version
 from dalle.pretrained.vqgan import from_state as vqgan_from_state
@@ -36,10 +37,8 @@ SIGNS = ("text_pos_embeddings.weight", "image_row_embeddings.weight", "to_logits
 TABLES = ("image_row_embeddings.weight", "image_col_embeddings.weight")
 LAYER = r"transformer\.layers\.(\d+)\..+"
 MASK = "transformer.conv_mask"
-TEXT_TOKENIZER = "the text tokenizer: bpe.model of shonenkov/rudalle-utils on the hub"
-IMAGE_TOKENIZER = (
-    "the image tokenizer: vqgan.gumbelf8-sber.model.ckpt of ai-forever/Sber-VQGAN on the hub"
-)
+TEXT_TOKENIZER = ("shonenkov/rudalle-utils", "bpe.model")
+IMAGE_TOKENIZER = ("ai-forever/Sber-VQGAN", "vqgan.gumbelf8-sber.model.ckpt")
 IGNORABLE = (r"transformer\.(row|col|conv)_mask",)
 
 _TOP = {
@@ -82,13 +81,17 @@ def convert(source: Source) -> Converted:
     weights = next(w for w in source.weights if is_state(w.state))
     module = from_state(weights.state, path=weights.path)
     kandinsky = module.config.width == KANDINSKY_WIDTH
-    vocabulary = small_file(source, "bpe.model")
+    vocabulary = small_file(source, "bpe.model", on_hub=TEXT_TOKENIZER)
     return Converted(
         module=module,
         sighting=_sighting(weights.state, source),
         text_tokenizer=RudalleCaptions.from_model(vocabulary) if vocabulary is not None else None,
         image_tokenizer=image_tokenizer(
-            source, side=module.config.side, is_one=has_vqgan, build=vqgan_from_state
+            source,
+            side=module.config.side,
+            is_one=has_vqgan,
+            build=vqgan_from_state,
+            on_hub=IMAGE_TOKENIZER,
         ),
         sampling={"top_k": 768, "top_p": 0.99} if kandinsky else {"top_k": 2048, "top_p": 0.995},
     )
@@ -196,19 +199,16 @@ def _sighting(state: Mapping[str, Tensor], source: Source) -> Sighting:
         ("columns", "image_col_embeddings.weight", 0),
         ("image codes", "image_embeddings.weight", 0),
     )
-    sizes = {
-        what: state[name].shape[number]
-        for what, name, number in named
-        if name in state and state[name].ndim > number
-    }
-    missing = [] if small_file(source, "bpe.model") is not None else [TEXT_TOKENIZER]
+    missing = []
+    if small_file(source, "bpe.model") is None:
+        missing.append(lacking("the text tokenizer", TEXT_TOKENIZER))
     if not any(has_vqgan(weights.state) for weights in source.weights):
-        missing.append(IMAGE_TOKENIZER)
+        missing.append(lacking("the image tokenizer", IMAGE_TOKENIZER))
     return Sighting(
         family=FAMILY,
         version=version_of(state) or "",
         holds="text to image",
-        sizes={"depth": indices(state, LAYER), **sizes},
+        sizes={"depth": indices(state, LAYER), **lengths(state, named)},
         licence="none stated with the weights; the code is Apache-2.0",
         missing=tuple(missing),
     )

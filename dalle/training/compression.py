@@ -18,9 +18,10 @@ from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDSt
 from torch.nn.parallel import DistributedDataParallel
 
 from dalle.errors import ConfigError
+from dalle.processes import TIMEOUT
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import on_host
-from dalle.training.world import TIMEOUT, World
+from dalle.training.world import World
 
 FILES = "compression-*.safetensors"
 UPDATES = "updates"

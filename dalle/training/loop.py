@@ -19,6 +19,7 @@ from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
 from dalle.errors import Interrupted, NonFiniteError
+from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Task
 from dalle.training import noise
 from dalle.training.ema import DividedEma, Ema
@@ -30,7 +31,7 @@ from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
-from dalle.training.signals import StopRequest, stop_with_launcher
+from dalle.training.signals import StopRequest
 from dalle.training.state import TRAINING, Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking

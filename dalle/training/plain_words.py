@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import torch
 
 from dalle.errors import DataError, OutOfMemoryError
+from dalle.processes import lost_others
 from dalle.training.settings import TrainConfig
-from dalle.training.world import World, lost_others
+from dalle.training.world import World
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ PATTERNS = [
     Pattern(name="full"),
     Pattern(name="grid_row"),
     Pattern(name="square", kernel=3),
+    Pattern(name="torus", kernel=3),
     Pattern(name="box", kernel=3),
 ]
 

@@ -177,3 +177,14 @@ def test_the_prompt_matters_from_the_first_token_on(pair: tuple[Any, Tensor]) ->
     model, texts = pair
     first = image_logits(model, texts, codes_for(model, texts))[:, 0]
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_of_16_bits_draw_nearly_the_same(name: str) -> None:
+    model, texts = MODELS[name]()
+    codes = codes_for(model, texts)
+    exact = image_logits(model, texts, codes)
+    stepped = steps(model.to(torch.bfloat16), texts, codes, samples=1)
+    assert stepped.dtype == torch.float32
+    torch.testing.assert_close(stepped, exact, atol=0.5, rtol=0.1)
+    assert not torch.equal(stepped, exact)

@@ -135,8 +135,8 @@ def test_a_deepspeed_folder_without_whole_weights_is_explained(tmp_path: Path) -
     with pytest.raises(CheckpointError, match=r"ZeRO stage 3 divided.*zero_to_fp32\.py"):
         read(divided)
     (lonely := tmp_path / "auxiliary.pt").write_bytes(saved(AUXILIARY))
-    with pytest.raises(CheckpointError, match="give its folder"):
-        recognise(read(lonely))
+    with pytest.raises(CheckpointError, match=r"auxiliary\.pt.*folder"):
+        convert(read(lonely))
 
 
 @pytest.mark.parametrize(

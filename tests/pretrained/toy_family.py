@@ -17,8 +17,14 @@ def recognise(source: Source) -> Sighting | None:
     """By the names of its tensors."""
     if not all(key.startswith("toy.") for key in source.weights[0].state):
         return None
+    missing = () if "toy.txt" in source.beside else ("its text tokenizer: put toy.txt beside it",)
     return Sighting(
-        family="Toy", version="2", holds="text to image", sizes={}, licence="CC-BY-NC-SA 4.0"
+        family="Toy",
+        version="2",
+        holds="text to image",
+        sizes={},
+        licence="CC-BY-NC-SA 4.0",
+        missing=missing,
     )
 
 
@@ -38,7 +44,7 @@ def convert(source: Source) -> Converted:
     return Converted(
         module=module,
         sighting=sighting,
-        text_tokenizer=text,
+        text_tokenizer=None if sighting.missing else text,
         image_tokenizer=tiny_dvae(),
         sampling={"temperature": 0.5, "top_k": 3},
     )
