@@ -67,10 +67,6 @@ def convert(source: Source) -> Converted:
     assert sighting is not None and weights is not None
     path, fields = weights.path, weights.value if isinstance(weights.value, dict) else {}
     hparams = fields.get("hparams")
-    if isinstance(fields.get("weights"), str):
-        raise CheckpointError(
-            f"{path} has no tensors: DeepSpeed wrote them beside it; give the folder instead"
-        )
     if not isinstance(hparams, dict):
         raise CheckpointError(
             f"{path} holds the tensors of {FAMILY} alone: without `hparams`, which its scripts "
@@ -176,10 +172,7 @@ def convert_vae(tensors: Mapping[str, Tensor], parameters: Any, *, path: Path) -
 
 def _weights(source: Source) -> Weights | None:
     for weights in source.weights:
-        value = weights.value if isinstance(weights.value, dict) else {}
-        # DeepSpeed's auxiliary.pt has a sentence for its weights.
-        auxiliary = "hparams" in value and isinstance(value.get("weights"), str)
-        if auxiliary or any(LAYER.match(name) for name in weights.state):
+        if any(LAYER.match(name) for name in weights.state):
             return weights
     return None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dalle.errors import CheckpointError
+from dalle.pretrained.beside import fetched, lacking
 from dalle.pretrained.family import Source
 from dalle.tokenizers.clip_bpe import VOCAB_SIZE as CLIP_VOCAB
 from dalle.tokenizers.clip_bpe import ClipBpe
@@ -30,7 +31,7 @@ def find_tokenizer(source: Source, vocab: int) -> TextReader | None:
     beside = next(_beside(source, vocab), None)
     if beside is not None or vocab not in ON_THE_HUB:
         return beside
-    path = _fetch(*ON_THE_HUB[vocab])
+    path = fetched(ON_THE_HUB[vocab])
     return None if path is None else _read(path.name, path.read_bytes(), vocab)
 
 
@@ -39,11 +40,7 @@ def what_is_missing(source: Source, vocab: int) -> tuple[str, ...]:
     if next(_beside(source, vocab), None) is not None:
         return ()
     if vocab in ON_THE_HUB:
-        name, file = ON_THE_HUB[vocab]
-        return (
-            f"its text tokenizer of {vocab} entries: {file} of {name} on the hub, fetched when it "
-            "can be reached, or put beside the model",
-        )
+        return (lacking(f"its text tokenizer of {vocab} entries", ON_THE_HUB[vocab]),)
     return (
         f"its text tokenizer of {vocab} entries, in a file of its own (--bpe_path): put it "
         "beside the model, as .json or .model",
@@ -72,13 +69,3 @@ def _read(name: str, content: bytes, vocab: int) -> TextReader | None:
     except (CheckpointError, UnicodeDecodeError):
         return None
     return tokenizer if tokenizer.vocab_size == vocab else None
-
-
-def _fetch(model: str, file: str) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(hf_hub_download(model, file))
-    except (HfHubHTTPError, OSError, ValueError):
-        return None

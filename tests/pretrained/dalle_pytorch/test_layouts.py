@@ -14,7 +14,6 @@ from dalle.pretrained.dalle_pytorch import dalle_pt, vae_pt
 from dalle.pretrained.dalle_pytorch.hyperparameters import Codes
 from dalle.pretrained.dalle_pytorch.model import DallePytorch
 from dalle.pretrained.dalle_pytorch.rotary import angles
-from dalle.pretrained.family import Source, Weights
 from tests.pretrained.dalle_pytorch import originals
 
 INNER = re.compile(r"(transformer\..*?)((?:fn\.)+)((?:to_qkv|to_out|net|attn_fn)\..*)")
@@ -235,19 +234,6 @@ def test_older_and_stranger_files_are_refused_with_what_they_are() -> None:
         convert(old)
     with pytest.raises(CheckpointError, match="without `hparams`"):
         convert(value["weights"])
-    with pytest.raises(CheckpointError, match="give the folder instead"):
-        dalle_pt.convert(
-            Source(
-                path=originals.PATH,
-                weights=(
-                    Weights(
-                        path=originals.PATH,
-                        value={**value, "weights": "look in the folder"},
-                        state={},
-                    ),
-                ),
-            )
-        )
     with pytest.raises(CheckpointError, match="its version is 3"):
         convert({**value, "version": 3})
     without = {k: t for k, t in value["weights"].items() if not k.startswith("vae.")}

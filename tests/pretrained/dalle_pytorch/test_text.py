@@ -59,4 +59,4 @@ def test_known_ones_are_fetched_where_they_are_not(asked: list[tuple[str, str]])
         ("openai/clip-vit-base-patch32", "merges.txt"),
         ("google-bert/bert-base-chinese", "tokenizer.json"),
     ]
-    assert "beside the model" in what_is_missing(with_files(), 21128)[0]
+    assert "put beside" in what_is_missing(with_files(), 21128)[0]
