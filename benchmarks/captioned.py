@@ -49,7 +49,7 @@ def main() -> None:
         f"codes used {book.codes_used} ({100 * book.usage:.1f} %), perplexity {book.perplexity:.1f}"
     )
     report = {"caption_use": to_json(use), "reconstruction": to_json(pixels)}
-    if isinstance(model.reranker, ClipReranker):
+    if isinstance(model.reranker, ClipReranker) and isinstance(model.reranker.clip, dalle.Clip):
         found = retrieval(model.reranker.clip, model.reranker.tokenizer, pairs)
         print(
             f"\nretrieval within the group, top-1: text to image "

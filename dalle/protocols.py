@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from PIL import Image
 from torch import Tensor, nn
 
@@ -50,34 +50,48 @@ class ImageTokenizer(Protocol):
 
 
 class Decoder(Protocol):
-    """What sampling may know of a model; see `models.dalle` for the meaning of each call."""
+    """What sampling may know of a model; see `models.dalle` for the meaning of each call.
+
+    What stands before the image comes as one tensor with a row for each prompt: ids, or, for a
+    decoder with a prefix of features, floats of `p slots width`.
+    """
 
     layout: StreamLayout
     image_vocab: int
 
     @property
+    def text_vocab(self) -> int:
+        """The `vocab_size` of the text tokenizer that it was trained with."""
+        ...
+
+    @property
     def start_of_image(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def no_caption(self, texts: Shaped[Tensor, "p *slots"]) -> Shaped[Tensor, "p *slots"]: ...
+
+    def new_cache(self, *, prompts: int, samples: int) -> Any: ...
+
+    def prefill(
+        self, text: Shaped[Tensor, "p *slots"], codes: Int[Tensor, "p known"], cache: Any
+    ) -> None: ...
+
+    def step(
+        self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Any
+    ) -> Float[Tensor, "b v"]: ...
+
+
+@runtime_checkable
+class TextDecoder(Decoder, Protocol):
+    """A decoder that also writes texts."""
 
     @property
     def start_of_text(self) -> int: ...
 
     @property
     def end_of_text(self) -> int: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def no_caption(self, texts: Int[Tensor, "p text"]) -> Int[Tensor, "p text"]: ...
-
-    def new_cache(self, *, prompts: int, samples: int) -> Any: ...
-
-    def prefill(
-        self, text: Int[Tensor, "p text"], codes: Int[Tensor, "p known"], cache: Any
-    ) -> None: ...
-
-    def step(
-        self, codes: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Any
-    ) -> Float[Tensor, "b v"]: ...
 
     def text_step(
         self, ids: Int[Tensor, " b"], slot: int, cache: Any

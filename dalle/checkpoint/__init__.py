@@ -10,16 +10,27 @@ from dalle.checkpoint.folder import (
     write_weights,
 )
 from dalle.checkpoint.hub import push
-from dalle.checkpoint.load import KINDS, LoadedFolder, load_folder, resolve
+from dalle.checkpoint.load import (
+    DECODERS,
+    IMAGE_TOKENIZERS,
+    KINDS,
+    RERANKERS,
+    LoadedFolder,
+    load_folder,
+    resolve,
+)
 from dalle.checkpoint.manifest import MANIFEST, verify
 from dalle.checkpoint.steps import latest_whole
 from dalle.checkpoint.weights import load_weights
 
 __all__ = [
+    "DECODERS",
     "IMAGE_TOKENIZER",
+    "IMAGE_TOKENIZERS",
     "KINDS",
     "MANIFEST",
     "RERANKER",
+    "RERANKERS",
     "TEXT_TOKENIZER",
     "LoadedFolder",
     "latest_whole",

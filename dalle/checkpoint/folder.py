@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dalle.checkpoint.links import refuse_links_outside
 from dalle.checkpoint.load import CONFIG, FORMAT, KINDS, WEIGHTS, resolve
 from dalle.checkpoint.manifest import (
     MANIFEST,
@@ -49,7 +50,7 @@ def save_model_folder(
 
     Args:
         folder: where; its parents are made.
-        kind: "dvae", "clip" or "dalle".
+        kind: one of `KINDS`.
         config: the dataclass that `module` was built from.
         module: its state is written.
         ema: a copy of the module with averaged weights.
@@ -113,6 +114,7 @@ def write_neighbour(folder: Path, what: Path | nn.Module) -> None:
         save_model_folder(folder, kind=kind_of(what), config=what.config, module=what)
         return
     source = resolve(what)
+    refuse_links_outside(source)
     # Written anew, manifest too: the source's may list what is not copied.
     with whole_folder(folder, folder.name) as inside, saving(folder):
         shutil.copytree(

@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,22 +13,38 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from dalle.checkpoint.foreign import converted_folder, is_foreign
 from dalle.checkpoint.hub import download, looks_like_hub_name
 from dalle.checkpoint.manifest import MANIFEST, verify
 from dalle.checkpoint.steps import find_whole, is_run, step_of
 from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.json_files import read_json
+from dalle.models.skeleton import skeleton
 
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = {"model": "model.safetensors", "ema": "ema.safetensors"}
+DALLE_PYTORCH = "dalle.pretrained.dalle_pytorch"
 KINDS = {
     "dvae": ("dalle.models.dvae", "DvaeConfig", "Dvae"),
     "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
     "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
+    "vqgan": ("dalle.models.vqgan", "VqganConfig", "Vqgan"),
+    "dalle_pytorch": (f"{DALLE_PYTORCH}.model", "DallePytorchConfig", "DallePytorch"),
+    "dalle_pytorch_vae": (f"{DALLE_PYTORCH}.vae", "DallePytorchVaeConfig", "DallePytorchVae"),
+    "dalle_pytorch_clip": (f"{DALLE_PYTORCH}.clip", "DallePytorchClipConfig", "DallePytorchClip"),
+    "rudalle": ("dalle.pretrained.rudalle_model", "RudalleConfig", "Rudalle"),
+    "mindalle": ("dalle.pretrained.mindalle_model", "MindalleConfig", "Mindalle"),
+    "llamagen": ("dalle.pretrained.llamagen_model", "LlamagenConfig", "Llamagen"),
 }
-MAX_CONFIG_BYTES = 1 << 24
+DECODERS = ("dalle", "dalle_pytorch", "rudalle", "mindalle", "llamagen")
+"""The kinds that draw pictures from texts."""
+IMAGE_TOKENIZERS = ("dvae", "vqgan", "dalle_pytorch_vae")
+"""The kinds that are pictures as codes."""
+RERANKERS = ("clip", "dalle_pytorch_clip")
+"""The kinds that say how well a picture shows a text."""
 SPARE_TENSORS = 1000
 
 log = logging.getLogger(__name__)
@@ -40,7 +55,7 @@ class LoadedFolder:
     """A model and what its folder says of it."""
 
     kind: str
-    """ "dvae", "clip" or "dalle"."""
+    """One of `KINDS`."""
     config: Any
     """The model's own config."""
     module: nn.Module
@@ -58,7 +73,7 @@ class LoadedFolder:
 def load_folder(
     where: str | Path,
     *,
-    kind: str | None = None,
+    kind: str | tuple[str, ...] | None = None,
     weights: Literal["auto", "ema", "model"] = "auto",
     device: str | torch.device = "cpu",
 ) -> LoadedFolder:
@@ -67,7 +82,7 @@ def load_folder(
     Args:
         where: a model folder, a run (its newest whole step is taken) or, where no such path exists,
             a model's name on the hub, `owner/name`.
-        kind: refuse other kinds than this.
+        kind: refuse other kinds than this, or than these.
         weights: "auto" takes the averaged weights where there are any.
         device: where the weights go.
 
@@ -95,32 +110,37 @@ def load_folder(
 
 
 def resolve(where: str | Path) -> Path:
-    """The model folder that a path or a hub name means."""
+    """The model folder that a path or a hub name means.
+
+    Another project's checkpoint is converted into one, once, in the user's cache.
+    """
     path = Path(where).expanduser()
-    if path.is_file():
-        raise InputError(f"{path} is a file; give the model folder that holds it")
+    if path.exists() and is_foreign(path):
+        return converted_folder(path)
     if path.is_dir():
         if not is_run(path):
             return path
-        found = find_whole(path, training=False)
-        for skipped in found.skipped:
+        whole = find_whole(path, training=False)
+        for skipped in whole.skipped:
             log.warning("%s is not whole, an older step is taken: %s", skipped.path, skipped.reason)
-        return found.path
+        return whole.path
     if isinstance(where, str) and looks_like_hub_name(where):
-        return download(where)
-    raise InputError(f"there is no model folder {path}; a model's name on the hub is owner/name")
+        found = download(where)
+        return converted_folder(found) if is_foreign(found) else found
+    raise InputError(
+        f"there is no model folder {path}; a model's name on the hub is owner/name, one of its "
+        "files owner/name/file, and owner/name@revision names a revision"
+    )
 
 
-def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
+def read_config(folder: Path, *, kind: str | tuple[str, ...] | None = None) -> dict[str, Any]:
     """The fields of config.json, of which format and kind are checked."""
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no {CONFIG}")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path} has {path.stat().st_size} bytes: that is no config of ours")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        fields = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("format"), int):
         raise CheckpointError(
@@ -136,8 +156,10 @@ def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: kind is {found!r}; this version knows {', '.join(map(repr, KINDS))}"
         )
-    if kind is not None and found != kind:
-        raise CheckpointError(f"{folder} holds a model of kind {found!r}; expected {kind!r}")
+    wanted = (kind,) if isinstance(kind, str) else kind
+    if wanted is not None and found not in wanted:
+        expected = " or ".join(map(repr, wanted))
+        raise CheckpointError(f"{folder} holds a model of kind {found!r}; expected {expected}")
     if "model" not in fields:
         raise CheckpointError(f"{path}: field `model` is missing")
     return fields
@@ -184,8 +206,7 @@ def _build(
     # Once without memory, to see that the file has what the config asks for; only then for real.
     with torch.device("meta"), _no_deeper_than(header, folder):
         check_shapes(build(config).state_dict(), path)
-    with _parameters_on_meta():
-        module: nn.Module = build(config)
+    module = skeleton(build, config)
     module.load_state_dict(read_tensors(path, device), strict=True, assign=True)
     return module.to(device), config
 
@@ -206,21 +227,5 @@ def _no_deeper_than(header: Header, folder: Path) -> Iterator[None]:
         yield
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}") from None
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """Build with buffers (masks, positions) for real and parameters without memory."""
-
-    def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
-        if parameter is None:
-            return None
-        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    hook = register_module_parameter_registration_hook(move)
-    try:
-        yield
     finally:
         hook.remove()

@@ -1,31 +1,72 @@
-"""`dalle inspect FOLDER`: what a model folder holds, and whether it is whole."""
+"""`dalle inspect PATH`: what a model folder or a checkpoint holds, and whether it is whole."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+
+from dalle.cli import plain
+
+if TYPE_CHECKING:
+    from dalle.pretrained.family import Sighting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InspectCommand:
-    """Say what a model folder or a run holds, and check every file against its manifest.
+    """Say what a model folder, a run or another project's checkpoint holds.
 
-    Nothing in it is executed, and its weights are not loaded.
+    Nothing in it is executed. A model folder's files are checked against its manifest.
     """
 
     folder: Annotated[str, tyro.conf.Positional]
-    """A model folder, a run (its newest whole step is taken), or a model's name on the hub."""
+    """A model folder, a run (its newest whole step is taken), a checkpoint of another project (a
+    file, a folder or a tar), or the name of a model or file on the hub."""
 
 
 def run(command: InspectCommand) -> None:
     """Print it."""
+    from dalle.checkpoint.foreign import is_foreign
+    from dalle.checkpoint.hub import download, looks_like_hub_name
     from dalle.checkpoint.load import resolve
 
-    for line in lines(resolve(command.folder)):
-        print(line)
+    path = Path(command.folder).expanduser()
+    if not path.exists() and looks_like_hub_name(command.folder):
+        path = download(command.folder)
+    foreign = path.exists() and is_foreign(path)
+    for line in foreign_lines(path) if foreign else lines(resolve(path)):
+        print(plain(line))
+
+
+def foreign_lines(path: Path) -> "Iterator[str]":
+    """What there is to say of another project's checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or of no family that is known here.
+    """
+    from dalle.pretrained.read import read
+    from dalle.pretrained.recognize import recognise
+
+    source = read(path)
+    yield from sighting_lines(path, recognise(source))
+    for weights in source.weights:
+        tensors = weights.state.values()
+        types = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
+        numbers = sum(tensor.numel() for tensor in tensors)
+        yield f"  {weights.path}: {numbers:,} numbers in {len(tensors)} tensors, {types}"
+
+
+def sighting_lines(path: Path, sighting: "Sighting") -> "Iterator[str]":
+    """What a checkpoint was recognised as."""
+    version = f" {sighting.version}" if sighting.version else ""
+    yield f"{path}: {sighting.family}{version}, {sighting.holds}"
+    if sighting.sizes:
+        yield "  " + ", ".join(f"{name} {value}" for name, value in sighting.sizes.items())
+    yield f"  licence: {sighting.licence}"
+    for missing in sighting.missing:
+        yield f"  missing: {missing}"
 
 
 def lines(folder: Path) -> Iterator[str]:

@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dalle.checkpoint import IMAGE_TOKENIZER, load_folder
+from dalle.checkpoint import IMAGE_TOKENIZER, IMAGE_TOKENIZERS, load_folder
 from dalle.checkpoint.load import resolve
 from dalle.cli.training_data import Parts
 from dalle.data.tokens import encode_source
 from dalle.errors import ConfigError
-from dalle.models.dvae import Dvae
 from dalle.protocols import Sample, Source
 from dalle.sampling.load import choose_device
-from dalle.tokenizers.image import DvaeTokenizer
+from dalle.tokenizers.image import ModelTokenizer, tokenizer_of
 from dalle.training.dalle_task import DalleTask
 
 
@@ -33,11 +32,10 @@ def image_tokenizer_folder(vae: str | None, *, begun: Path | None) -> Path:
     return resolve(vae)
 
 
-def load_image_tokenizer(folder: Path, *, device: str) -> DvaeTokenizer:
+def load_image_tokenizer(folder: Path, *, device: str) -> ModelTokenizer:
     """The tokenizer, where this process of the run computes."""
-    loaded = load_folder(folder, kind="dvae", device=process_device(device))
-    assert isinstance(loaded.module, Dvae)  # its kind was checked
-    return DvaeTokenizer(loaded.module)
+    loaded = load_folder(folder, kind=IMAGE_TOKENIZERS, device=process_device(device))
+    return tokenizer_of(loaded.module.float())
 
 
 def process_device(name: str) -> torch.device:

@@ -21,7 +21,7 @@ from dalle.models.dalle import Dalle
 from dalle.models.dvae import psnr
 from dalle.nn.quantize import CodebookUse, code_counts, codebook_use
 from dalle.protocols import ImageTokenizer, Sample, Source
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class CaptionUse:
 @torch.inference_mode()
 def caption_use(
     model: Dalle,
-    text_tokenizer: TextTokenizer,
+    text_tokenizer: PromptTokenizer,
     image_tokenizer: ImageTokenizer,
     pairs: Pairs,
     *,
@@ -138,7 +138,7 @@ class Retrieval:
 
 
 @torch.inference_mode()
-def retrieval(clip: Clip, text_tokenizer: TextTokenizer, pairs: Pairs) -> Retrieval:
+def retrieval(clip: Clip, text_tokenizer: PromptTokenizer, pairs: Pairs) -> Retrieval:
     """Top-1 retrieval of a CLIP within each group."""
     slots = clip.config.text_slots
     encoded = [text_tokenizer.encode_stream(c, slots=slots).ids for c in pairs.captions]

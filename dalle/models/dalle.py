@@ -15,9 +15,8 @@ from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
 from dalle.nn.attention import Attend, WholeStream
 from dalle.nn.cache import Cache, ImageStep, Prefill, TextStep
-from dalle.nn.linear import linear32
 from dalle.nn.masks import Pattern, PatternName, published_patterns
-from dalle.nn.precision import full_precision
+from dalle.nn.precision import logits
 from dalle.nn.transformer import INIT_GAIN, Transformer
 
 
@@ -158,6 +157,11 @@ class Dalle(nn.Module):
         return self.config.image_vocab
 
     @property
+    def text_vocab(self) -> int:
+        """Entries of the text tokenizer."""
+        return self.config.text_vocab
+
+    @property
     def start_of_text(self) -> int:
         """The id in text slot 0."""
         return self.config.text_vocab
@@ -268,6 +272,4 @@ class Dalle(nn.Module):
 
 
 def _logits(head: nn.Linear, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
-    # Unembeddings and logits are 32-bit in mixed precision too (arXiv 2102.12092, appendix D).
-    with full_precision(hidden.device):
-        return linear32(hidden, head.weight, head.bias)
+    return logits(hidden, head.weight, head.bias)

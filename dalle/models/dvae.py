@@ -141,6 +141,29 @@ class Dvae(nn.Module):
             return ((mean + 1) / 2).clamp(0, 1)
         return unmap_pixels(torch.sigmoid(mean))
 
+    @property
+    def vocab_size(self) -> int:
+        """How many codes there are."""
+        return self.config.num_codes
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.config.image_height, self.config.image_width
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, cols) of codes."""
+        return self.config.grid
+
+    def codes_of(self, images: Float[Tensor, "b 3 height width"]) -> Int[Tensor, "b rows cols"]:
+        """The most likely code of each cell, from pictures in [0, 1]."""
+        return self.encode_logits(images).argmax(dim=1)
+
+    def pictures_of(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b 3 height width"]:
+        """Pictures in [0, 1] from codes."""
+        return self.pixels(self.decode_codes(codes))
+
     def forward(self, images: Float[Tensor, "b 3 height width"], temperature: float) -> DvaeOutput:
         """A picture through relaxed codes: the training pass.
 

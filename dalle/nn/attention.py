@@ -76,7 +76,7 @@ def choose_form(pattern: Pattern, layout: StreamLayout, device: torch.device) ->
     windows save enough to pay for their many small products, they beat every other form measured
     (docs/performance.md).
     """
-    if device.type == "cpu" and pattern.name != "full":
+    if device.type == "cpu" and pattern.name != "full" and pattern.reads_all_text:
         windows = cut_into_windows(pattern, layout)
         scores = layout.image * (layout.image_start + windows.window)
         if layout.length**2 - scores >= SCORES_WORTH_WINDOWS:

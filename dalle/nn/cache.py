@@ -4,8 +4,9 @@ slots than the layer's pattern reads."""
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from dalle.layout import StreamLayout
 from dalle.nn.attention import dense_attention
@@ -25,6 +26,8 @@ class LayerCache:
     """Where each image slot is kept."""
     unread: Float[Tensor, "image stretch"]
     """Added to the scores: 0 where a place is read, minus infinity where it is not."""
+    unread_text: Float[Tensor, "image text"] | None
+    """Likewise for the text, where the pattern does not read all of it."""
 
     # On the CPU it costs nothing to look at a slot's number, and what an index is a tensor for
     # costs a copy or a slow loop.
@@ -46,6 +49,8 @@ class LayerCache:
         self, kept: Float[Tensor, "pictures h kept d"], slot: Int[Tensor, ""]
     ) -> Float[Tensor, "pictures h stretch d"]:
         """What image slot `slot` reads of `kept`, together with what it does not."""
+        if self.slots.listed is not None:
+            return kept.index_select(2, self.slots.listed.index_select(0, slot.reshape(1))[0])
         if self.slots.stretch == self.slots.kept:
             return kept
         stretches = kept.unflatten(2, (-1, self.slots.stretch))
@@ -75,26 +80,38 @@ class Cache:
         device: torch.device,
     ) -> None:
         self.layout = layout
+        self.patterns = patterns
         self.prompts = prompts
         self.samples = samples
         tables = {pattern: kept_slots(pattern, layout, device) for pattern in set(patterns)}
+        slots = torch.arange(layout.length, device=device)
+        image, text = slots[layout.image_start :, None], slots[: layout.image_start]
 
         def empty(count: int, slots: int) -> Tensor:
             return torch.zeros(count, heads, slots, head_width, dtype=dtype, device=device)
 
-        def layer(table: KeptSlots) -> LayerCache:
+        def unless(allowed: Tensor) -> Tensor:
+            zeros = torch.zeros(allowed.shape, dtype=dtype, device=device)
+            return zeros.masked_fill(~allowed, float("-inf"))
+
+        def layer(pattern: Pattern, table: KeptSlots) -> LayerCache:
             pictures, kept = prompts * samples, table.kept
-            unread = torch.zeros(table.reads.shape, dtype=dtype, device=device)
             return LayerCache(
                 text_keys=empty(prompts, layout.image_start),
                 text_values=empty(prompts, layout.image_start),
                 image_keys=empty(pictures, kept),
                 image_values=empty(pictures, kept),
                 slots=table,
-                unread=unread.masked_fill(~table.reads, float("-inf")),
+                unread=unless(table.reads),
+                unread_text=None
+                if pattern.reads_all_text
+                else unless(may_attend(pattern, layout, image, text)),
             )
 
-        self.layers = [layer(tables[pattern]) for pattern in patterns]
+        self.layers = [layer(pattern, tables[pattern]) for pattern in patterns]
+        self.empty: Bool[Tensor, "prompts text"] | None = None
+        """Slots before the image that hold nothing and that no other slot reads, for prompts
+        shorter than others; None where every slot is read."""
 
     @property
     def bytes_per_sample(self) -> int:
@@ -139,7 +156,21 @@ class Prefill:
             for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
                 shared = new[:, :, start + slots].repeat_interleave(self.cache.samples, dim=0)
                 store[:, :, kept.slots.place[slots]] = shared
-        return dense_attention(queries, keys, values, self.masks[layer])
+        if self.cache.empty is None:
+            return dense_attention(queries, keys, values, self.masks[layer])
+        mask = without_empty(self.masks[layer], self.cache.empty)
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+
+
+def without_empty(
+    mask: Bool[Tensor, "t t"], empty: Bool[Tensor, "prompts text"]
+) -> Bool[Tensor, "prompts 1 t t"]:
+    """A mask for each prompt, in which its empty slots are read by themselves alone: a row of the
+    softmax needs one key."""
+    length = mask.shape[-1]
+    unread = F.pad(empty, (0, length - empty.shape[1]))[:, None, None, :]
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (mask & ~unread) | itself
 
 
 class ImageStep:
@@ -169,6 +200,11 @@ class ImageStep:
         by_prompt = queries.squeeze(2).unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
         text = by_prompt @ kept.text_keys.transpose(-1, -2)  # p h s text
         text = text.transpose(1, 2).flatten(0, 1)  # b h text
+        if kept.unread_text is not None:
+            text = text + kept.unread_text.index_select(0, self.slot.reshape(1))[0]
+        if self.cache.empty is not None:
+            empty = self.cache.empty.repeat_interleave(self.cache.samples, dim=0)
+            text = text.masked_fill(empty.unsqueeze(1), float("-inf"))
         local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h stretch
         weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1, dtype=torch.float32)
         weights = weights.to(values.dtype)
@@ -197,7 +233,8 @@ class TextStep:
         kept.text_keys[:, :, self.slot] = keys[:, :, 0]
         kept.text_values[:, :, self.slot] = values[:, :, 0]
         upto = self.slot + 1
-        everything = torch.ones(1, upto, dtype=torch.bool, device=keys.device)
+        slots = torch.arange(upto, device=keys.device)
+        reads = may_attend(self.cache.patterns[layer], self.cache.layout, slots[-1:, None], slots)
         return dense_attention(
-            queries, kept.text_keys[:, :, :upto], kept.text_values[:, :, :upto], everything
+            queries, kept.text_keys[:, :, :upto], kept.text_values[:, :, :upto], reads
         )

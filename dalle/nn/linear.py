@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 LEAST_ROWS = 8
 LEAST_PRODUCTS = 2**20
@@ -71,7 +72,7 @@ class Linear(nn.Linear):
 
 
 def linear(
-    x: Float[Tensor, "*b i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]
+    x: Float[Tensor, "*b i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
 ) -> Float[Tensor, "*b o"]:
     """x weight^T + bias, in float32 on the CPU through oneDNN where that pays.
 
@@ -88,13 +89,13 @@ def linear(
 
 
 def linear32(
-    x: Float[Tensor, "*b i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]
+    x: Float[Tensor, "*b i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
 ) -> Float[Tensor, "*b o"]:
     """x weight^T + bias in float32, whatever they are in."""
     kept = _KEPT.get()
     if kept is not None:
-        weight, bias = (kept.get(w, torch.float32, Tensor.float) for w in (weight, bias))
-    return linear(x.float(), weight.float(), bias.float())
+        weight = kept.get(weight, torch.float32, Tensor.float)
+    return linear(x.float(), weight.float(), None if bias is None else bias.float())
 
 
 def product(x: Float[Tensor, "n i"], weight: Float[Tensor, "o i"]) -> Float[Tensor, "n o"]:
@@ -162,13 +163,14 @@ def _onednn() -> Callable[..., Tensor] | None:
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
-    x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
-    try:
-        operator: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
-        found = operator(x, weight, x.new_ones(4), "none", [], "")
-    except (AttributeError, RuntimeError, TypeError):
-        return None
-    return operator if torch.equal(found, x @ weight.t() + 1) else None
+    with _disable_current_modes():  # of those who count what is done, or only pretend to do it
+        x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
+        try:
+            operator: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
+            found = operator(x, weight, x.new_ones(4), "none", [], "")
+        except (AttributeError, RuntimeError, TypeError):
+            return None
+        return operator if torch.equal(found, x @ weight.t() + 1) else None
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -179,7 +181,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _product(x, weight, bias)
 

@@ -10,6 +10,15 @@ Between image slots in raster order over W columns, with d = query - key >= 0:
 Text is causal, every image slot sees all text, text sees no image. As image slot p holds token
 p - 1, a row layer reads the tokens p - 1 ... p - 1 - W: published so.
 
+Patterns of other projects' models only; r and c are rows and columns of the grid, s as above:
+
+    square    d >= 0, |r difference| <= s and |c difference| <= s            ai-forever/ru-dalle, v3
+    torus     the same on a grid whose opposite edges touch                  ai-forever/ru-dalle, v2
+    grid_row  d >= 0 in the same row                                         DALLE-pytorch
+    box       0 <= r difference < kernel and 0 <= c difference < kernel      DALLE-pytorch
+    blocks    d >= 0 and a table says so for the blocks of the stream,
+              text and image alike, that the two slots lie in                DALLE-pytorch
+
 Source: arXiv 2102.12092, section 2.2, appendix B.1 and figure 11.
 """
 
@@ -24,27 +33,46 @@ from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
 
 PatternName = Literal["row", "column", "conv", "full"]
+OtherPatternName = Literal["square", "torus", "grid_row", "box", "blocks"]
+NAMES = get_args(PatternName) + get_args(OtherPatternName)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pattern:
     """Which image slots an image slot may read."""
 
-    name: PatternName
+    name: PatternName | OtherPatternName
     kernel: int = 0
-    """Side of the square that `conv` reads, odd; 0 for the others."""
+    """Side of the square that `conv`, `square`, `torus` (these odd) and `box` read, or of a block
+    of `blocks`; 0 for the others."""
+    blocks: tuple[str, ...] = ()
+    """For each block of queries a line with `#` at the blocks of keys that it reads."""
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(PatternName):
+        if self.name not in NAMES:
             raise ConfigError(
-                f"attention pattern {self.name!r} is unknown; "
-                f"expected one of {', '.join(get_args(PatternName))}"
+                f"attention pattern {self.name!r} is unknown; expected one of {', '.join(NAMES)}"
             )
-        if self.name == "conv" and (self.kernel < 1 or self.kernel % 2 == 0):
+        if self.name in ("conv", "square", "torus") and (self.kernel < 1 or self.kernel % 2 == 0):
             raise ConfigError(
-                f"the conv pattern has kernel {self.kernel}; "
+                f"the {self.name} pattern has kernel {self.kernel}; "
                 "expected an odd number (11 as published)"
             )
+        if self.name in ("box", "blocks") and self.kernel < 1:
+            raise ConfigError(
+                f"the {self.name} pattern has kernel {self.kernel}; expected 1 or more"
+            )
+        square = all(len(line) == len(self.blocks) for line in self.blocks)
+        if bool(self.blocks) != (self.name == "blocks") or not square:
+            raise ConfigError(
+                f"the {self.name} pattern has {len(self.blocks)} lines of blocks; expected as many "
+                "as each is long for `blocks`, and none for the others"
+            )
+
+    @property
+    def reads_all_text(self) -> bool:
+        """Whether text is causal and every image slot reads all of it."""
+        return self.name != "blocks"
 
 
 def published_patterns(depth: int) -> tuple[PatternName, ...]:
@@ -59,8 +87,9 @@ def published_patterns(depth: int) -> tuple[PatternName, ...]:
 
 
 def _image_may_attend(
-    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"], cols: int
+    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"], grid: tuple[int, int]
 ) -> Bool[Tensor, "..."]:
+    cols = grid[1]
     distance = query - key
     causal = distance >= 0
     if pattern.name == "full":
@@ -70,9 +99,38 @@ def _image_may_attend(
     across = distance.remainder(cols)
     if pattern.name == "column":
         return causal & (across == 0)
+    if pattern.name in ("square", "torus", "grid_row", "box"):
+        return causal & _near_on_the_grid(pattern, query, key, grid)
     side = (pattern.kernel - 1) // 2
     down = distance.div(cols, rounding_mode="floor")
     return causal & (down <= side) & ((across <= side) | (across >= cols - side))
+
+
+def _near_on_the_grid(
+    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"], grid: tuple[int, int]
+) -> Bool[Tensor, "..."]:
+    rows, cols = grid
+    down = query.div(cols, rounding_mode="floor") - key.div(cols, rounding_mode="floor")
+    right = query.remainder(cols) - key.remainder(cols)
+    if pattern.name == "grid_row":
+        return down == 0
+    if pattern.name == "box":
+        return (down < pattern.kernel) & (right >= 0) & (right < pattern.kernel)
+    side = (pattern.kernel - 1) // 2
+    down, right = down.abs(), right.abs()
+    if pattern.name == "torus":
+        down, right = torch.minimum(down, rows - down), torch.minimum(right, cols - right)
+    return (down <= side) & (right <= side)
+
+
+def _in_blocks(
+    pattern: Pattern, query: Int[Tensor, "*q"], key: Int[Tensor, "*k"]
+) -> Bool[Tensor, "..."]:
+    lines = [[cell == "#" for cell in line] for line in pattern.blocks]
+    table = torch.tensor(lines, device=query.device)
+    last = len(lines) - 1  # a stream may have one slot more than the table, which nothing reads
+    blocks = (x.div(pattern.kernel, rounding_mode="floor").clamp(max=last) for x in (query, key))
+    return table[tuple(blocks)] & (key <= query)
 
 
 def may_attend(
@@ -85,10 +143,12 @@ def may_attend(
 
     Every mask, block mask, decoding table and drawing of the project derives from this function.
     """
+    if pattern.name == "blocks":
+        return _in_blocks(pattern, query, key)
     start = layout.image_start
     key_is_image = key >= start
     among_images = (query >= start) & _image_may_attend(
-        pattern, query - start, key - start, layout.cols
+        pattern, query - start, key - start, layout.grid
     )
     return torch.where(key_is_image, among_images, key <= query)
 

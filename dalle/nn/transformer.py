@@ -30,7 +30,14 @@ class QuickGELU(nn.Module):
 class Block(nn.Module):
     """One attention and one MLP, each a residual branch: "b t d" -> "b t d"."""
 
-    def __init__(self, *, width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        dropout: float,
+        activation: type[nn.Module] = QuickGELU,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
@@ -38,7 +45,7 @@ class Block(nn.Module):
         self.attention_out = Linear(width, width)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp_in = Linear(width, 4 * width)
-        self.activation = QuickGELU()
+        self.activation = activation()
         self.mlp_out = Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
@@ -62,11 +69,13 @@ class Transformer(nn.Module):
         heads: int,
         dropout: float = 0.0,
         init_gain: float = INIT_GAIN,
+        activation: type[nn.Module] = QuickGELU,
     ) -> None:
         super().__init__()
         self.init_gain = init_gain
         self.blocks = nn.ModuleList(
-            Block(width=width, heads=heads, dropout=dropout) for _ in range(depth)
+            Block(width=width, heads=heads, dropout=dropout, activation=activation)
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
         self.reset_parameters()

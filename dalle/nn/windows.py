@@ -72,10 +72,12 @@ class Windows:
 def cut_into_windows(pattern: Pattern, layout: StreamLayout) -> Windows:
     """The windows of a pattern, by rows or by columns: whichever are the smaller."""
     rows, columns = (_cut(pattern, layout, transposed=transposed) for transposed in (False, True))
-    return columns if columns.window < rows.window else rows
+    assert rows is not None  # raster order is causal
+    return columns if columns is not None and columns.window < rows.window else rows
 
 
-def _cut(pattern: Pattern, layout: StreamLayout, *, transposed: bool) -> Windows:
+def _cut(pattern: Pattern, layout: StreamLayout, *, transposed: bool) -> Windows | None:
+    """None where a group would read a later one: a square reaches into the next column."""
     mask = dense_mask(pattern, layout)
     size, groups = layout.grid if transposed else (layout.cols, layout.rows)
     if transposed:
@@ -84,6 +86,8 @@ def _cut(pattern: Pattern, layout: StreamLayout, *, transposed: bool) -> Windows
     image = mask[layout.image_start :, layout.image_start :]
     blocks = image.unflatten(0, (groups, size)).unflatten(2, (groups, size)).any(dim=3).any(dim=1)
     query, key = torch.nonzero(blocks, as_tuple=True)
+    if bool((key > query).any()):
+        return None
     before = int((query - key).max())
     padded = torch.nn.functional.pad(image, (before * size, 0)).unflatten(0, (groups, size))
     window = (before + 1) * size

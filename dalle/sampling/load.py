@@ -5,18 +5,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from dalle.checkpoint import IMAGE_TOKENIZER, MANIFEST, RERANKER, TEXT_TOKENIZER, load_folder
+from dalle.checkpoint import (
+    DECODERS,
+    IMAGE_TOKENIZER,
+    IMAGE_TOKENIZERS,
+    MANIFEST,
+    RERANKER,
+    TEXT_TOKENIZER,
+    load_folder,
+)
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
-from dalle.models.dalle import Dalle
-from dalle.models.dvae import Dvae
+from dalle.launched import own_device
+from dalle.processes import ALONE, Processes
 from dalle.sampling.filters import Sampling
 from dalle.sampling.picture import Origin
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.rerank import load_reranker
-from dalle.tokenizers.image import DvaeTokenizer
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.image import tokenizer_of
+from dalle.tokenizers.kinds import load_text_tokenizer
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,6 +38,7 @@ def load(
     dtype: str = "auto",
     clip: str | Path | None = None,
     weights: Literal["auto", "ema", "model"] = "auto",
+    processes: Processes = ALONE,
 ) -> Pipeline:
     """Load a DALL·E with its tokenizers and, where there is one, its reranker.
 
@@ -41,24 +51,43 @@ def load(
         clip: what ranks pictures in place of the folder's own reranker: a folder with a CLIP of
             ours, or the folder or hub name of a CLIP or SigLIP of `transformers`.
         weights: "auto" takes the averaged weights where there are any.
+        processes: who shares the work; called by all of them, each of which takes a GPU of its own.
 
     Raises:
-        CheckpointError: a folder is damaged, of another kind or of a newer format.
+        CheckpointError: a folder is damaged, of another kind or of a newer format, or not the same
+            on all processes.
         InputError: there is no such folder, device or dtype.
     """
-    place = choose_device(device)
+    pipeline = processes.together(
+        lambda: _read(
+            where, device=device, dtype=dtype, clip=clip, weights=weights, processes=processes
+        )
+    )
+    _check_same(pipeline, where)
+    return pipeline
+
+
+def _read(
+    where: str | Path,
+    *,
+    device: str,
+    dtype: str,
+    clip: str | Path | None,
+    weights: Literal["auto", "ema", "model"],
+    processes: Processes,
+) -> Pipeline:
+    place = choose_device(device if processes.size == 1 else own_device(device))
     kind = _choose_dtype(dtype, place)
-    loaded = load_folder(where, kind="dalle", weights=weights, device=place)
-    image_tokenizer = load_folder(loaded.path / IMAGE_TOKENIZER, kind="dvae", device=place)
+    loaded = load_folder(where, kind=DECODERS, weights=weights, device=place)
+    codec = load_folder(loaded.path / IMAGE_TOKENIZER, kind=IMAGE_TOKENIZERS, device=place)
     own = loaded.path / RERANKER
     reranker = clip if clip is not None else own if own.is_dir() else None
     manifest = loaded.path / MANIFEST
-    decoder, dvae = loaded.module.to(kind), image_tokenizer.module
-    assert isinstance(decoder, Dalle) and isinstance(dvae, Dvae)  # their kinds were checked
+    decoder: Any = loaded.module.to(kind)  # a `Decoder`, as its kind was checked
     return Pipeline(
         decoder,
-        text_tokenizer=TextTokenizer.load(loaded.path / TEXT_TOKENIZER),
-        image_tokenizer=DvaeTokenizer(dvae),
+        text_tokenizer=load_text_tokenizer(loaded.path / TEXT_TOKENIZER),
+        image_tokenizer=tokenizer_of(codec.module.float()),
         reranker=None if reranker is None else load_reranker(reranker, place),
         sampling=_own_sampling(loaded.extra, loaded.path),
         origin=Origin(
@@ -66,9 +95,25 @@ def load(
             model_hash=_hash(manifest) if manifest.is_file() else "",
             weights=loaded.weights,
             reranker="" if reranker is None else RERANKER if clip is None else str(clip),
+            source=loaded.extra.get("source"),
             reranker_folder=Path(reranker) if reranker and Path(reranker).is_dir() else None,
         ),
+        processes=processes,
     )
+
+
+def _check_same(pipeline: Pipeline, where: str | Path) -> None:
+    """That all processes have read the same: a run may have saved another step in between."""
+    origin, decoder = pipeline.origin, pipeline.model
+    assert isinstance(decoder, nn.Module)
+    dtype = str(next(decoder.parameters()).dtype)
+    mine = [origin.model_hash, origin.weights, dtype]
+    first = pipeline.processes.on_main(lambda: mine)
+    differs = CheckpointError(
+        f"{where} holds another model than on the main process, or its dtype is another one; give "
+        "the folder of one step, and a dtype"
+    )
+    pipeline.processes.agree(None if mine == first else differs)
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,12 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Unpack
 
 import torch
+from torch import nn
 
 from dalle.checkpoint import save_model_folder
+from dalle.checkpoint.folder import kind_of
 from dalle.config import to_json
 from dalle.errors import InputError
-from dalle.models.dalle import Dalle
-from dalle.protocols import Decoder, ImageTokenizer, Reranker
+from dalle.processes import ALONE, Processes
+from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
@@ -21,8 +23,8 @@ from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.request import Request, Wishes
 from dalle.sampling.rerank import ClipReranker
-from dalle.tokenizers.image import DvaeTokenizer
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.image import ModelTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 
 class Pipeline:
@@ -35,22 +37,25 @@ class Pipeline:
         reranker: ranks pictures; without one the model's own ln p(picture | text) does.
         sampling: the settings where a request names none; None: the published ones.
         origin: what the files of pictures are to say of the model.
+        processes: who shares the work (`dalle.launched.joined`), each with such a pipeline, and
+            calls the same methods. The main process gets the pictures, the others empty lists.
     """
 
     def __init__(
         self,
         model: Decoder,
         *,
-        text_tokenizer: TextTokenizer,
+        text_tokenizer: PromptTokenizer,
         image_tokenizer: ImageTokenizer,
         reranker: Reranker | None = None,
         sampling: Sampling | None = None,
         origin: Origin | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         for name, mine, theirs in (
             ("grid", model.layout.grid, tuple(image_tokenizer.grid)),
             ("number of codes", model.image_vocab, image_tokenizer.vocab_size),
-            ("number of text tokens", model.start_of_text, text_tokenizer.vocab_size),
+            ("number of text tokens", model.text_vocab, text_tokenizer.vocab_size),
         ):
             if mine != theirs:
                 raise InputError(
@@ -63,6 +68,7 @@ class Pipeline:
         self.reranker = reranker
         self.sampling = sampling or Sampling()
         self.origin = origin or Origin()
+        self.processes = processes
 
     def generate(
         self,
@@ -83,6 +89,7 @@ class Pipeline:
         Raises:
             InputError: a setting or the given picture cannot be used.
             OutOfMemoryError: even half a launch is too much for the device.
+            RankError: another process failed or is gone.
         """
         return next(self.generate_each([prompt], Request(**wishes), progress=progress))
 
@@ -143,7 +150,9 @@ class Pipeline:
         rank_by: Literal["auto", "log_prob"] = "auto" if record.score_kind == "clip" else "log_prob"
         request = Request(seed=record.seed, launch=made.launch, rank_by=rank_by)
         plan = Plan(request=request, sampling=made.sampling, given=given)
-        [[picture]] = paint(self._parts, [record.prompt], [record.seed], plan)
+        # One picture is nothing to share.
+        alone = replace(self._parts, processes=ALONE)
+        [[picture]] = paint(alone, [record.prompt], [record.seed], plan)
         return picture
 
     def complete_text(
@@ -159,7 +168,15 @@ class Pipeline:
         """Captions that begin so, as the model goes on with them; text i has the seed `seed + i`.
 
         The beginning comes back as the tokenizer reads it: lower-cased, where that is its way.
+
+        Raises:
+            InputError: the model reads texts and writes none.
         """
+        if not isinstance(self.model, TextDecoder):
+            raise InputError(
+                f"a {type(self.model).__name__} writes no captions; take a model that does, as "
+                "those trained with train_dalle.py"
+            )
         Request(num_samples=num_samples, seed=seed)  # checks their ranges
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         ids = self.text_tokenizer.encode(without_surrogates(beginning))
@@ -177,27 +194,30 @@ class Pipeline:
             SaveError: it cannot be written.
             InputError: `folder` holds something else, or a part is none of our models.
         """
-        if not isinstance(self.model, Dalle) or not isinstance(self.image_tokenizer, DvaeTokenizer):
-            raise InputError("only a Dalle with a DvaeTokenizer can be saved as a model folder")
+        model, codec = self.model, self.image_tokenizer
+        if not isinstance(model, nn.Module) or not isinstance(codec, ModelTokenizer):
+            raise InputError("only a model with an image tokenizer of ours can be saved")
+        source = {} if self.origin.source is None else {"source": self.origin.source}
         with TemporaryDirectory() as scratch:
             reranker = self.origin.reranker_folder
             if isinstance(self.reranker, ClipReranker):
                 clip = self.reranker.clip
+                assert isinstance(clip, nn.Module)
                 reranker = save_model_folder(
                     Path(scratch) / "clip",
-                    kind="clip",
+                    kind=kind_of(clip),
                     config=clip.config,
                     module=clip,
                     text_tokenizer=self.reranker.tokenizer,
                 )
             return save_model_folder(
                 folder,
-                kind="dalle",
-                config=self.model.config,
-                module=self.model,
-                extra={"sampling": to_json(self.sampling)},
+                kind=kind_of(model),
+                config=model.config,
+                module=model,
+                extra={"sampling": to_json(self.sampling), **source},
                 text_tokenizer=self.text_tokenizer,
-                image_tokenizer=self.image_tokenizer.dvae,
+                image_tokenizer=codec.model,
                 reranker=reranker,
             )
 
@@ -213,6 +233,7 @@ class Pipeline:
             image_tokenizer=self.image_tokenizer,
             reranker=self.reranker,
             origin=self.origin,
+            processes=self.processes,
         )
 
     @torch.no_grad()

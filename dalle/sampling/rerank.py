@@ -1,24 +1,41 @@
 """Which of many pictures show a text best: scores by a CLIP, and the order that they give."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from dalle.checkpoint import TEXT_TOKENIZER, load_folder
+from dalle.checkpoint import RERANKERS, TEXT_TOKENIZER, load_folder
+from dalle.checkpoint.hub import PATTERNS, download
 from dalle.errors import InputError
-from dalle.models.clip import Clip
+from dalle.json_files import read_json
 from dalle.models.clip_transformers import TransformersReranker
 from dalle.protocols import Reranker
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer, load_text_tokenizer
 
 IMAGES_AT_ONCE = 64
 CONFIG = "config.json"
-MAX_CONFIG_BYTES = 1 << 24
+FILES = (*PATTERNS, "*.model")
+"""Of a model of `transformers`; the last are vocabularies."""
+
+
+class Encoders(Protocol):
+    """A CLIP of ours, or of another project as a module of ours; see `models.clip`."""
+
+    @property
+    def config(self) -> Any:
+        """With text_vocab, text_slots, image_height and image_width."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def encode_text(self, tokens: Int[Tensor, "n text"]) -> Float[Tensor, "n e"]: ...
+
+    def encode_image(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]: ...
 
 
 class ClipReranker:
@@ -36,7 +53,7 @@ class ClipReranker:
     """
 
     def __init__(
-        self, clip: Clip, tokenizer: TextTokenizer, *, images_at_once: int = IMAGES_AT_ONCE
+        self, clip: Encoders, tokenizer: PromptTokenizer, *, images_at_once: int = IMAGES_AT_ONCE
     ) -> None:
         if tokenizer.vocab_size != clip.config.text_vocab:
             raise InputError(
@@ -62,7 +79,7 @@ class ClipReranker:
             Scores where the CLIP is.
         """
         check_pairs(texts, images)
-        device, config = self.clip.logit_scale.device, self.clip.config
+        device, config = next(self.clip.parameters()).device, self.clip.config
         different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         streams = [
             torch.from_numpy(self.tokenizer.encode_stream(text, slots=config.text_slots).ids)
@@ -87,7 +104,7 @@ def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Rera
     """The reranker in a folder or on the hub.
 
     Args:
-        where: a model folder or run of ours of kind "clip"; or a CLIP, SigLIP or SigLIP 2 of
+        where: a model folder or run of ours that holds a CLIP; or a CLIP, SigLIP or SigLIP 2 of
             `transformers`, as a folder or a hub name.
         device: where it works.
 
@@ -98,10 +115,11 @@ def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Rera
     path = Path(where).expanduser()
     fields = _read_config(path) if path.exists() else _fetch_config(str(where))
     if "model_type" in fields:
-        return TransformersReranker(path if path.exists() else str(where), device=device)
-    loaded = load_folder(where, kind="clip", device=device)
-    assert isinstance(loaded.module, Clip)
-    return ClipReranker(loaded.module, TextTokenizer.load(loaded.path / TEXT_TOKENIZER))
+        folder = path if path.exists() else download(str(where), patterns=FILES)
+        return TransformersReranker(folder, device=device)
+    loaded = load_folder(where, kind=RERANKERS, device=device)
+    clip: Any = loaded.module  # `Encoders`, as its kind was checked
+    return ClipReranker(clip, load_text_tokenizer(loaded.path / TEXT_TOKENIZER))
 
 
 def rank(scores: Float[Tensor, " n"], keep: int) -> Int[Tensor, " kept"]:
@@ -159,11 +177,8 @@ def _fetch_config(name: str) -> dict[str, Any]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """The fields of config.json, or none where whoever loads the folder will say what is wrong."""
-    path = folder / CONFIG
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            return {}
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        fields = read_json(folder / CONFIG)
+    except (OSError, ValueError):
         return {}
     return fields if isinstance(fields, dict) else {}

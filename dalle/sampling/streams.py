@@ -1,13 +1,13 @@
-"""From prompts to the ids of the text slots."""
+"""From prompts to what a decoder reads of them: ids of its text slots, or features."""
 
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Shaped
 
 from dalle.sampling.prompts import printable
-from dalle.tokenizers.text import TextTokenizer
+from dalle.tokenizers.kinds import PromptTokenizer
 
 
 class PromptCutWarning(UserWarning):
@@ -19,7 +19,8 @@ class PromptStream:
     """A prompt as the decoder reads it."""
 
     prompt: str
-    ids: Int[np.ndarray, " slots"]
+    ids: Shaped[np.ndarray, "slots *width"]
+    """Of its text slots; or the features of its prefix slots."""
     num_cut: int
     """Tokens at its end that had no slot."""
 
@@ -29,7 +30,7 @@ def is_blank(prompt: str) -> bool:
     return not prompt.strip()
 
 
-def prompt_stream(prompt: str, tokenizer: TextTokenizer, *, slots: int) -> PromptStream:
+def prompt_stream(prompt: str, tokenizer: PromptTokenizer, *, slots: int) -> PromptStream:
     """Start, tokens, pads; with a `PromptCutWarning` where there are more tokens than slots."""
     if is_blank(prompt):
         return PromptStream(prompt=prompt, ids=tokenizer.empty_stream(slots), num_cut=0)

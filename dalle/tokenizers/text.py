@@ -10,7 +10,7 @@ from random import Random
 from typing import Literal, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dalle.errors import CheckpointError, ConfigError, InputError
@@ -34,8 +34,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class StreamText:
     """A caption in the slots of the stream."""
 
-    ids: Int[np.ndarray, " slots"]
-    """Start, tokens, pads; int64."""
+    ids: Shaped[np.ndarray, "slots *width"]
+    """Start, tokens, pads; int64. Where a decoder reads features, those of each slot; float32."""
     num_tokens: int
     """How many of the slots hold a token of the caption."""
     num_cut: int

@@ -1,18 +1,18 @@
 """The file of a text tokenizer: JSON that is small, readable and checked in full."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dalle.errors import CheckpointError, SaveError
+from dalle.json_files import read_json
 
 FORMAT = 1
 KIND = "text_tokenizer"
 MAX_FILE_BYTES = 20 * 2**20
 """Entries are spelled out and not given as numbers of earlier ones, so that this limits them too:
 by numbers, a file of a kilobyte could double an entry a hundred times."""
-_FIELDS = {"format", "kind", "lowercase", "merges"}
 
 
 def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]], *, lowercase: bool) -> None:
@@ -21,12 +21,17 @@ def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]], *, lowercase:
     Raises:
         SaveError: it cannot be written.
     """
-    data = {
-        "format": FORMAT,
-        "kind": KIND,
-        "lowercase": lowercase,
-        "merges": [f"{left} {right}" for left, right in merges],
-    }
+    joined = [f"{left} {right}" for left, right in merges]
+    write_file(path, KIND, {"lowercase": lowercase, "merges": joined})
+
+
+def write_file(path: Path, kind: str, values: Mapping[str, Any]) -> None:
+    """Write the file of a tokenizer of any kind.
+
+    Raises:
+        SaveError: it cannot be written.
+    """
+    data = {"format": FORMAT, "kind": kind, **values}
     try:
         path.write_text(json.dumps(data, ensure_ascii=False, indent=0), encoding="utf-8")
     except OSError as error:
@@ -40,34 +45,49 @@ def read_tokenizer(path: Path) -> tuple[list[tuple[str, str]], bool]:
         CheckpointError: the file is missing, too large, cut off, of another kind or of a newer
             format, or its fields are not as they were written.
     """
-    data = _parse(path)
-    if data.get("kind") != KIND:
-        raise CheckpointError(f"{str(path)!r} is no text tokenizer of this project")
+    data = read_file(path, KIND, ("lowercase", "merges"))
+    merges, lowercase = data["merges"], data["lowercase"]
+    if not isinstance(merges, list) or not isinstance(lowercase, bool):
+        raise CheckpointError(f"{str(path)!r}: expected merges a list, and lowercase true or false")
+    return [read_pair(merge, path) for merge in merges], lowercase
+
+
+def read_file(path: Path, kind: str, names: Iterable[str]) -> dict[str, Any]:
+    """The fields of the file of a tokenizer, strictly those of its kind.
+
+    Raises:
+        CheckpointError: the file is missing, too large, cut off, of another kind or of a newer
+            format, or has other fields.
+    """
+    data = parse(path)
+    if data.get("kind") != kind:
+        raise CheckpointError(
+            f"{str(path)!r} is no text tokenizer of this project, or not one of the kind {kind!r}"
+        )
     if data.get("format") != FORMAT:
         raise CheckpointError(
             f"{str(path)!r} has format {data.get('format')!r}; this version reads {FORMAT}. "
             "Install the version that wrote it, or a newer one"
         )
-    merges, lowercase = data.get("merges"), data.get("lowercase")
-    if set(data) != _FIELDS or not isinstance(merges, list) or not isinstance(lowercase, bool):
+    expected = {"format", "kind", *names}
+    if set(data) != expected:
         raise CheckpointError(
-            f"{str(path)!r} has the fields {sorted(data)}; expected {sorted(_FIELDS)}, with merges "
-            "a list and lowercase true or false"
+            f"{str(path)!r} has the fields {sorted(data)}; expected {sorted(expected)}"
         )
-    return [_pair(merge, path) for merge in merges], lowercase
+    return data
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The fields of a tokenizer's file, of which nothing is checked but that it is one object.
+
+    Raises:
+        CheckpointError: the file is missing, too large, or no such JSON.
+    """
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise CheckpointError(
-                f"{str(path)!r} has {size} bytes; a text tokenizer has at most {MAX_FILE_BYTES}"
-            )
-        data = json.loads(path.read_bytes().decode("utf-8"))
+        data = read_json(path, most=MAX_FILE_BYTES)
     except OSError as error:
         raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{str(path)!r} is cut off or damaged, or no text tokenizer: {error}"
         ) from None
@@ -76,7 +96,12 @@ def _parse(path: Path) -> dict[str, Any]:
     return data
 
 
-def _pair(merge: Any, path: Path) -> tuple[str, str]:
+def read_pair(merge: Any, path: Path) -> tuple[str, str]:
+    """The two entries of a merge, as `write_tokenizer` joined them.
+
+    Raises:
+        CheckpointError: there are not two.
+    """
     parts = merge.split(" ") if isinstance(merge, str) else []
     if len(parts) != 2:
         raise CheckpointError(

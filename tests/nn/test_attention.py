@@ -28,6 +28,10 @@ PATTERNS = [
     Pattern(name="conv", kernel=3),
     Pattern(name="conv", kernel=5),
     Pattern(name="full"),
+    Pattern(name="grid_row"),
+    Pattern(name="square", kernel=3),
+    Pattern(name="torus", kernel=3),
+    Pattern(name="box", kernel=3),
 ]
 
 
@@ -137,6 +141,10 @@ def test_the_form_follows_from_sizes_alone():
     for name, form in (("row", windowed_attention), ("full", F.scaled_dot_product_attention)):
         assert choose_form(Pattern(name=name), large, CPU).func is form
         assert choose_form(Pattern(name=name), small, CPU).func is dense_attention
+    # Windows read all text, which blocks need not.
+    blocks = ("#" * (large.length // 16),) * (large.length // 16)
+    of_blocks = Pattern(name="blocks", kernel=16, blocks=blocks)
+    assert choose_form(of_blocks, large, CPU).func is dense_attention
     on_another_device = choose_form(Pattern(name="row"), large, torch.device("meta"))
     assert on_another_device.func is dense_attention
 

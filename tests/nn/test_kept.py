@@ -8,9 +8,16 @@ from dalle.nn.kept import kept_slots
 from dalle.nn.masks import Pattern, dense_mask
 from tests.nn.test_masks import LAYOUTS, PATTERNS
 
+OTHERS = [
+    Pattern(name="square", kernel=3),
+    Pattern(name="torus", kernel=3),
+    Pattern(name="grid_row"),
+    Pattern(name="box", kernel=2),
+]
+
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
+@pytest.mark.parametrize("pattern", [*PATTERNS, *OTHERS], ids=lambda p: p.name)
 def test_a_step_reads_the_row_of_the_dense_mask(pattern: Pattern, layout: StreamLayout) -> None:
     table = kept_slots(pattern, layout)
     start = layout.image_start
@@ -18,7 +25,10 @@ def test_a_step_reads_the_row_of_the_dense_mask(pattern: Pattern, layout: Stream
     held = torch.full((table.kept,), -1)
     for slot in range(layout.image):
         held[table.place[slot]] = slot
-        stretch = held.unflatten(0, (-1, table.stretch))[table.stretch_of[slot]]
+        if table.listed is None:
+            stretch = held.unflatten(0, (-1, table.stretch))[table.stretch_of[slot]]
+        else:
+            stretch = held[table.listed[slot]]
         read = stretch[table.reads[slot]]
         assert read.sort().values.tolist() == torch.nonzero(image[slot])[:, 0].tolist()
 

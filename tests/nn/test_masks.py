@@ -16,7 +16,9 @@ from dalle.nn.masks import (
     transpose_order,
 )
 
-FIGURE = Path(__file__).parents[1] / "golden" / "masks_figure_11.txt"
+GOLDEN = Path(__file__).parents[1] / "golden"
+FIGURE = GOLDEN / "masks_figure_11.txt"
+DRAWN = GOLDEN / "masks_dalle_pytorch.txt"
 TOY = StreamLayout(text=4, rows=4, cols=4)
 LAYOUTS = [
     StreamLayout(text=4, rows=4, cols=4),
@@ -29,17 +31,62 @@ PATTERNS = [
     Pattern(name="column"),
     Pattern(name="conv", kernel=3),
     Pattern(name="full"),
+    Pattern(name="grid_row"),
+    Pattern(name="square", kernel=3),
+    Pattern(name="box", kernel=3),
 ]
 
 
-def figure(panel: str) -> str:
-    text = FIGURE.read_text()
+def figure(panel: str, file: Path = FIGURE) -> str:
+    text = file.read_text()
     return text.split(f"[{panel}]\n")[1].split("\n\n")[0].rstrip()
 
 
 @pytest.mark.parametrize("pattern", PATTERNS[:3], ids=lambda p: p.name)
 def test_mask_equals_figure_11_cell_by_cell(pattern):
     assert draw_mask(dense_mask(pattern, TOY), TOY) == figure(pattern.name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "panel", "ones"),
+    [
+        (Pattern(name="grid_row"), "grid_row", 126),
+        (Pattern(name="column"), "column", 126),
+        (Pattern(name="box", kernel=3), "box 3", 162),
+        (Pattern(name="box", kernel=5), "box 5", 174),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_mask_equals_what_dalle_pytorch_attends_to(pattern, panel, ones):
+    layout = StreamLayout(text=5, rows=4, cols=4)
+    mask = dense_mask(pattern, layout)
+    drawn = [line[:-1] for line in draw_mask(mask, layout).splitlines()[:-1]]
+    assert drawn == figure(panel, DRAWN).splitlines()
+    assert int(mask[:-1, :-1].sum()) == ones
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_square_is_the_centred_square_within_the_grid_and_the_past(layout):
+    image = dense_mask(Pattern(name="square", kernel=3), layout)[layout.image_start :]
+    cols = layout.cols
+    for query in range(layout.image):
+        for key in range(layout.image):
+            near = abs(query // cols - key // cols) <= 1 and abs(query % cols - key % cols) <= 1
+            assert image[query, layout.image_start + key] == (near and key <= query)
+
+
+def test_blocks_read_what_their_table_says_and_nothing_later():
+    layout = StreamLayout(text=3, rows=2, cols=3)
+    pattern = Pattern(name="blocks", kernel=2, blocks=("####", ".###", "#.##", ".#.#"))
+    expected = (
+        torch.tensor([[cell == "#" for cell in line] for line in pattern.blocks])
+        .repeat_interleave(2, 0)
+        .repeat_interleave(2, 1)
+    )
+    mask = dense_mask(pattern, layout)
+    assert torch.equal(mask[:8, :8], expected & torch.ones(8, 8).tril().bool())
+    # The slot after the table's end counts to its last block.
+    assert mask[8].tolist() == [False, False, True, True, False, False, True, True, True]
 
 
 def test_column_mask_in_transposed_order_equals_figure_11c():
@@ -97,7 +144,17 @@ def test_predicate_broadcasts_without_building_the_mask():
     assert torch.equal(part, dense_mask(Pattern(name="row"), TOY)[[7, 9]][:, [0, 5, 9]])
 
 
-@pytest.mark.parametrize(("name", "kernel"), [("axial", 0), ("conv", 4), ("conv", 0)])
+@pytest.mark.parametrize(
+    ("name", "kernel"), [("axial", 0), ("conv", 4), ("conv", 0), ("square", 2), ("box", 0)]
+)
 def test_unknown_patterns_are_refused(name, kernel):
-    with pytest.raises(ConfigError, match=r"expected (one of row|an odd number)"):
+    with pytest.raises(ConfigError, match=r"expected (one of row|an odd number|1 or more)"):
         Pattern(name=name, kernel=kernel)
+
+
+def test_tables_of_blocks_are_square_and_for_blocks_only():
+    for wrong in (("##", "#"), ()):
+        with pytest.raises(ConfigError, match="lines of blocks"):
+            Pattern(name="blocks", kernel=2, blocks=wrong)
+    with pytest.raises(ConfigError, match="lines of blocks"):
+        Pattern(name="full", blocks=("#",))
