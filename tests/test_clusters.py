@@ -1,4 +1,4 @@
-"""The cluster examples: SLURM's script runs here on two make-believe nodes, and goes on by itself."""
+"""The cluster examples: SLURM's script runs here, on two make-believe nodes, and goes on."""
 
 import contextlib
 import os
@@ -129,7 +129,9 @@ class Job:
 
 def children(process: int) -> list[int]:
     try:
-        return [int(c) for c in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        return [
+            int(c) for c in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        ]
     except FileNotFoundError:
         return []
 
@@ -222,7 +224,9 @@ def test_the_commands_are_ones_that_torchrun_and_ours_take(name: str) -> None:
 
 def test_what_was_saved_at_a_signal_is_no_failure() -> None:
     _, job = yaml.safe_load_all((EXAMPLES / "kubernetes.yaml").read_text("utf-8"))
-    codes = [r["onExitCodes"] for r in job["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in r]
+    codes = [
+        r["onExitCodes"] for r in job["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in r
+    ]
     assert [code["values"] for code in codes] == [[75]]
     sky = yaml.safe_load((EXAMPLES / "skypilot.yaml").read_text("utf-8"))
     assert sky["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
