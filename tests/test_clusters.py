@@ -232,3 +232,39 @@ def test_what_was_saved_at_a_signal_is_no_failure() -> None:
     assert sky["resources"]["job_recovery"]["recover_on_exit_codes"] == [75]
     for name in ("kubernetes", "skypilot"):
         assert re.search(r'if \[ -e "\$run/interrupted" \]; then exit 75; fi', scripts()[name])
+
+
+SAVES = """#!/bin/bash
+trap 'sleep 0.2; echo saved > "{run}/interrupted"; exit 1' TERM
+touch "{run}/began"
+while true; do sleep 0.05; done
+"""
+
+
+def start_script(name: str, folder: Path, torchrun: str) -> subprocess.Popen[bytes]:
+    """An example's script as the first of its machines runs it, with a `torchrun` of the test's."""
+    (folder / INTERRUPTED).write_text("by an earlier start\n")
+    shim = folder / "torchrun"
+    shim.write_text(torchrun.format(run=folder))
+    shim.chmod(0o755)
+    first = {"JOB_COMPLETION_INDEX": "0", "SKYPILOT_NODE_RANK": "0", "SKYPILOT_NODE_IPS": "a\nb"}
+    sizes = {"SKYPILOT_NUM_NODES": "2", "SKYPILOT_NUM_GPUS_PER_NODE": "8"}
+    return subprocess.Popen(
+        ["bash", "-c", scripts()[name].replace("/runs/photos", str(folder))],
+        env=os.environ | first | sizes | {"PATH": f"{folder}:{os.environ['PATH']}"},
+    )
+
+
+def test_a_pod_that_is_to_go_waits_until_all_is_saved(tmp_path: Path) -> None:
+    with start_script("kubernetes", tmp_path, SAVES) as pod:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        pod.terminate()
+        assert pod.wait(timeout=20) == 75
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "skypilot"])
+def test_other_ends_keep_their_status(tmp_path: Path, name: str) -> None:
+    for status in (0, 1):
+        with start_script(name, tmp_path, f"#!/bin/bash\nexit {status}\n") as machine:
+            assert machine.wait(timeout=20) == status
