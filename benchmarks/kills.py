@@ -43,7 +43,7 @@ SAVES_OF_A_LIFE = 5
 """At most so many saves are seen before the one that is aimed at."""
 ANYWHERE = 0.2
 """The share of kills that are aimed at no save."""
-SECONDS = 120.0
+SECONDS = 600.0
 GRACE_SECONDS = 10.0
 
 # The first optimizer of a process imports torch's compiler.

@@ -1,7 +1,7 @@
 """Image data sets of the `datasets` package, in a local folder or on the hub."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from dalle.data.captions import Captions, clean
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "prompt", "prompts", "sentences")
 """Preferred, in this order, where several columns hold text."""
+CARDS = ("README.md", ".huggingface.yaml")
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder."""
 
@@ -70,7 +71,8 @@ class _Images:
         import datasets
 
         self._column = column
-        self._data = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        undecoded = datasets.Image(decode=False)
+        self._data = data.with_format(None).select_columns([column]).cast_column(column, undecoded)
 
     def __call__(self, _: int, key: str) -> Path | bytes:
         try:
@@ -90,10 +92,42 @@ def _load(place: str, config: str | None) -> Any:
     try:
         if any((Path(place) / mark).is_file() for mark in SAVED_MARKS):
             return datasets.load_from_disk(place)
+        _check_card(Path(place))
         return datasets.load_dataset(place, config)
     except Exception as error:  # network, formats, names: the package has no common ancestor
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        # What it says first of a damaged file is that there was an error.
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"`datasets` cannot load {place!r}: {reason[0]}") from None
+
+
+def _check_card(folder: Path) -> None:
+    """Refuse a local folder whose card has `datasets` read elsewhere, or fetch."""
+    from huggingface_hub import DatasetCard
+
+    texts = [_read_card(folder / name) for name in CARDS if (folder / name).is_file()]
+    for text in texts:
+        card = DatasetCard(text, ignore_metadata_errors=False).data.to_dict()
+        for name in _files_named(card.get("configs")):
+            path = PureWindowsPath(name)
+            if path.anchor or ".." in path.parts or ":" in name:
+                raise ValueError(f"its card names {name!r}, which is not inside the folder")
+
+
+def _read_card(path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+    return text if path.name == CARDS[0] else f"---\n{text}\n---\n"
+
+
+def _files_named(value: Any, key: str = "") -> Iterator[str]:
+    """The paths and patterns in the configurations of a card."""
+    if isinstance(value, dict):
+        for inner, item in value.items():
+            yield from _files_named(item, inner if key != "data_files" else key)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _files_named(item, key)
+    elif isinstance(value, str) and key in ("data_files", "data_dir"):
+        yield value
 
 
 def _split(data: Any, split: str, place: str) -> "datasets.Dataset":

@@ -26,6 +26,8 @@ from dalle.training.shards import Shards, Undivided, Zero3Shards
 from dalle.training.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET = 50_000_000
+"""Numbers that travel together. DeepSpeed's own choice is ten times as many: 2 GB a buffer."""
 
 
 class ZeroUpdater:
@@ -144,6 +146,8 @@ def _set_engine(world: World, config: TrainConfig) -> None:
     settings["gradient_clipping"] = config.optim.clip_norm or 0.0
     # torch's AdamW on the host too: DeepSpeed's has to be compiled first, and rounds otherwise.
     settings["zero_force_ds_cpu_optimizer"] = False
+    for name in ("reduce_bucket_size", "allgather_bucket_size"):
+        settings["zero_optimization"].setdefault(name, BUCKET)
     if world.precision != "float32":
         # Weights stay float32 and the layers compute in the shorter type, as under DDP. Gradients
         # travel in float32, those of no layers excepted.
