@@ -32,7 +32,7 @@ from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
-from dalle.training.signals import StopRequest
+from dalle.training.signals import INTERRUPTED, StopRequest
 from dalle.training.state import TRAINING, Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
@@ -272,7 +272,9 @@ class _Training:
             if last or stopping:
                 self.saver.finish()
         if stopping:
-            raise Interrupted(f"saved at step {done}; run the same command to continue")
+            said = f"saved at step {done}; run the same command to continue"
+            self.world.on_main(lambda: _leave_word(self.run.out, said))
+            raise Interrupted(said)
 
     def _log(self, done: int, result: StepResult) -> None:
         names = list(result.metrics)
@@ -355,6 +357,12 @@ def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
     stack.enter_context(FolderLock(out))
     sweep(out)
     forget_processes(out)
+    (out / INTERRUPTED).unlink(missing_ok=True)
+
+
+def _leave_word(out: Path, said: str) -> None:
+    with contextlib.suppress(OSError):  # everything is saved, whoever may know it
+        (out / INTERRUPTED).write_text(f"{said}\n", encoding="utf-8")
 
 
 def _due(done: int, every: int) -> bool:

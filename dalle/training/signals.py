@@ -7,6 +7,9 @@ from types import FrameType, TracebackType
 from typing import Any
 
 NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
+INTERRUPTED = "interrupted"
+"""The file in a run's folder that says, until the run goes on, that it stopped at a signal and is
+saved: the exit status that says so (75) is not the one that torchrun ends with."""
 SAME_PRESS_SECONDS = 1.0
 
 

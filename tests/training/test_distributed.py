@@ -15,6 +15,7 @@ import pytest
 
 from dalle import checkpoint
 from dalle.checkpoint import load, steps
+from dalle.training.signals import INTERRUPTED
 from tests.toys import ToyConfig
 from tests.training.compare import assert_close, assert_same
 from tests.training.toy_group import finish_together, kill_after
@@ -97,7 +98,7 @@ class Launched:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process in (*self._workers, self.process.pid):
+        for process in (*self.workers, self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self.process.wait()
@@ -116,7 +117,7 @@ class Launched:
             time.sleep(0.005)
 
     @property
-    def _workers(self) -> list[int]:
+    def workers(self) -> list[int]:
         launcher = self.process.pid
         try:
             children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text()
@@ -125,14 +126,21 @@ class Launched:
         return [int(child) for child in children.split()]
 
 
-def test_a_signal_to_the_launcher_saves_on_all_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "to"), [(signal.SIGTERM, "torchrun"), (signal.SIGUSR1, "processes")]
+)
+def test_a_signal_under_torchrun_saves_on_all_processes(
+    tmp_path: Path, number: signal.Signals, to: str
+) -> None:
     out = tmp_path / "run"
     # Without ACCELERATE_USE_CPU, as whoever has no GPU would start it.
     with Launched(out, steps=100_000, save_every=100_000) as run:
         run.wait_until(lambda: "step 1/" in run.said)
-        run.process.send_signal(signal.SIGTERM)
-        assert run.wait() != 0
+        for process in [run.process.pid] if to == "torchrun" else run.workers:
+            os.kill(process, number)
+        assert run.wait() == 1  # whatever the processes end with
     (path,) = steps.list_steps(out)
+    assert (out / INTERRUPTED).read_text().startswith(f"saved at step {steps.step_of(path)};")
     checkpoint.verify(path, training=True)
     said = f"Interrupted: saved at step {steps.step_of(path)}; run the same command to continue"
     assert run.said.count(said) == 2
