@@ -10,8 +10,8 @@ import torch
 from dalle.checkpoint import RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.load import resolve
 from dalle.checkpoint.steps import find_whole, list_steps
+from dalle.data.mixture import reports
 from dalle.data.order import permutation
-from dalle.data.pictures import Pictures
 from dalle.data.sources import open_source
 from dalle.data.split import Subset, all_captions, captions_at, split_held_out
 from dalle.errors import ConfigError
@@ -65,8 +65,8 @@ def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: boo
             num_samples=settings.shapes,
             size=max(size),
         )
-        if isinstance(source, Pictures):
-            say(source.report.line())
+        for report in reports(source):
+            say(report.line())
         return source
 
     source = opened(settings.data)

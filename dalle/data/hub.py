@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dalle.data.captions import Captions, clean
 from dalle.data.pictures import Pictures, Tally
+from dalle.data.rows import IMAGE_COLUMNS
+from dalle.data.tables import BadRow, file_inside
 from dalle.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -30,11 +32,14 @@ def open_dataset(
     """The pictures of a data set, decoded by us under our own guard.
 
     Args:
-        name: a folder written by `save_to_disk`, another local folder that `datasets` can load
-            (imagefolder, parquet), or the name of a data set on the hub, which is downloaded.
+        name: a .parquet file, a folder written by `save_to_disk`, another local folder that
+            `datasets` can load (imagefolder, parquet), or the name of a data set on the hub, which
+            is downloaded.
         split: which part; a data set with a single part needs none.
         config: the configuration, where there are several.
-        image_column: by default the only one whose feature is `Image`.
+        image_column: pictures, their files as bytes, or names of files beside the table; by default
+            the only one whose feature is `Image`, else the only one of bytes, else the first of
+            `IMAGE_COLUMNS`.
         caption_column: strings or lists of strings; by default the only one, or the first of
             `CAPTION_COLUMNS`.
         keep_empty: whether pictures without a caption are used, with no captions.
@@ -57,7 +62,7 @@ def open_dataset(
     return Pictures(
         keys=map(str, rows),
         captions=captions,
-        load=_Images(data, image),
+        load=_Images(data, image, folder_of(place)),
         report=tally.report(len(rows)),
         at_least=at_least,
     )
@@ -66,22 +71,53 @@ def open_dataset(
 class _Images:
     """The files of a column, undecoded, by row (= key)."""
 
-    def __init__(self, data: "datasets.Dataset", column: str) -> None:
-        import datasets
-
+    def __init__(self, data: "datasets.Dataset", column: str, folder: Path) -> None:
         self._column = column
-        self._data = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        self._folder = folder
+        self._data = undecoded(data.select_columns([column]), column)
 
     def __call__(self, _: int, key: str) -> Path | bytes:
         try:
-            image = self._data[int(key)][self._column] or {}
+            value = self._data[int(key)][self._column]
         except Exception as error:  # whatever a damaged table is met with
             raise DataError(f"row {key} cannot be read: {error}") from None
-        if image.get("bytes"):
-            return bytes(image["bytes"])
-        if image.get("path"):
-            return Path(image["path"])
-        raise DataError(f"row {key} has no picture")
+        return picture_of(value, self._folder, key)
+
+
+def undecoded(data: Any, column: str) -> Any:
+    """The data set with the files of a column of pictures as they are."""
+    import datasets
+
+    if isinstance(data.features[column], datasets.Image):
+        return data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+def picture_of(value: Any, folder: Path, key: str) -> Path | bytes:
+    """The file in a cell: bytes, bytes and a path, or a name inside `folder`.
+
+    Raises:
+        DataError: there is none.
+    """
+    if isinstance(value, dict):
+        if value.get("bytes"):
+            return bytes(value["bytes"])
+        if value.get("path"):
+            return folder / value["path"]
+    elif isinstance(value, bytes) and value:
+        return value
+    elif isinstance(value, str) and value:
+        try:
+            return folder / file_inside(folder, value)
+        except BadRow as problem:
+            raise DataError(f"row {key}: {problem}") from None
+    raise DataError(f"row {key} has no picture")
+
+
+def folder_of(place: str) -> Path:
+    """What names of files in a data set are relative to."""
+    path = Path(place)
+    return path.parent if path.is_file() else path
 
 
 def _load(place: str, config: str | None) -> Any:
@@ -90,6 +126,8 @@ def _load(place: str, config: str | None) -> Any:
     try:
         if any((Path(place) / mark).is_file() for mark in SAVED_MARKS):
             return datasets.load_from_disk(place)
+        if Path(place).is_file():
+            return datasets.load_dataset("parquet", data_files=place)
         return datasets.load_dataset(place, config)
     except Exception as error:  # network, formats, names: the package has no common ancestor
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -114,10 +152,15 @@ def _columns(
     import datasets
 
     features = data.features
-    pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     texts = [name for name, kind in features.items() if _is_text(kind)]
+    decoded = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    stored = [name for name, kind in features.items() if _is_bytes(kind)]
+    named = [name for name in IMAGE_COLUMNS if name in texts]
+    pictures = decoded or stored or named[:1]
+    texts = [name for name in texts if name not in pictures]
     listed = f"{place!r} has the columns {', '.join(features)}"
-    for name, fitting, what in ((image, pictures, "pictures"), (caption, texts, "text")):
+    fitting_images = [*decoded, *stored, *named]
+    for name, fitting, what in ((image, fitting_images, "pictures"), (caption, texts, "text")):
         if name is not None and name not in fitting:
             raise ConfigError(f"{listed}; {name!r} is no column of {what}")
     if image is None and len(pictures) != 1:
@@ -130,6 +173,13 @@ def _columns(
         if caption is None:
             raise ConfigError(f"{listed}; several hold text: say which has the captions")
     return image or pictures[0], caption or (texts[0] if texts else None)
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Bytes, or a struct of them and a path, as pictures are stored without a feature."""
+    if isinstance(kind, dict):
+        kind = kind.get("bytes")
+    return getattr(kind, "dtype", None) in ("binary", "large_binary")
 
 
 def _is_text(kind: Any) -> bool:

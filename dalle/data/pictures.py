@@ -11,8 +11,9 @@ from dalle.protocols import Sample
 
 SUPPORTED = (
     "a folder of pictures (.jpg .jpeg .png .webp .gif) with .txt captions of the same name beside "
-    "them, a folder with a metadata.jsonl or that file itself, a folder of the `datasets` package, "
-    "hub:NAME, or shapes"
+    "them or in folders named for what they show, a table (.csv .tsv .json .jsonl .parquet) or a "
+    "folder with a metadata.jsonl, .csv or .tsv, the captions of COCO (.json), .tar files or a "
+    "folder of them, a folder of the `datasets` package, hub:NAME, mix:2*A+1*B, or shapes"
 )
 MAX_PROBLEMS = 20
 _SEPARATOR = "\0"
@@ -43,6 +44,12 @@ class Report:
     linked_folders: int = 0
     bad_rows: int = 0
     """Rows of a table that cannot be used."""
+    repeated: int = 0
+    """Members of an archive whose name was there before."""
+    other_members: int = 0
+    """Members of an archive that are neither pictures nor captions."""
+    note: str | None = None
+    """How it was understood, where that is a guess."""
     problems: tuple[str, ...] = ()
     """The first of them in words."""
 
@@ -62,8 +69,11 @@ class Report:
             (self.other_kinds, "pictures of other formats"),
             (self.linked_folders, "linked folders (not followed)"),
             (self.bad_rows, "unusable rows"),
+            (self.repeated, "members whose name was there before (left out)"),
+            (self.other_members, "members that are neither pictures nor captions"),
         ]
-        told = [f"{count} {what}" for count, what in counts if count]
+        told = [self.note] if self.note is not None else []
+        told += [f"{count} {what}" for count, what in counts if count]
         return told + [f"first problem: {problem}" for problem in self.problems[:1]]
 
 
@@ -126,10 +136,15 @@ class Tally:
         self._keep_empty = keep_empty
         self._counts: dict[str, int] = {}
         self._problems: list[str] = []
+        self._note: str | None = None
 
-    def add(self, kind: str, problem: str | None = None) -> None:
-        """Count one more of a field of `Report`."""
-        self._counts[kind] = self._counts.get(kind, 0) + 1
+    def note(self, text: str) -> None:
+        """Say how the listing was understood."""
+        self._note = text
+
+    def add(self, kind: str, problem: str | None = None, *, count: int = 1) -> None:
+        """Count some more of a field of `Report`."""
+        self._counts[kind] = self._counts.get(kind, 0) + count
         if problem is not None and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(problem)
 
@@ -149,5 +164,6 @@ class Tally:
             pairs=pairs,
             kept_empty=self._keep_empty,
             problems=tuple(self._problems),
+            note=self._note,
             **self._counts,
         )

@@ -12,14 +12,17 @@ from dalle.protocols import EncodedSample, Sample, Source
 
 
 class Subset:
-    """Some samples of a source, in a given order."""
+    """Some samples of a source, in a given order; of a subset, samples of what it is a part of."""
 
     def __init__(self, source: Source, indices: "np.ndarray | list[int]") -> None:
+        chosen = np.asarray(indices, dtype=np.int64)
+        if isinstance(source, Subset):
+            source, chosen = source.source, source.indices[chosen]
         self.source = source
-        self._indices = np.asarray(indices, dtype=np.int64)
+        self.indices = chosen
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, index: int, /) -> Sample | EncodedSample:
         return self.source[self._at(index)]
@@ -35,7 +38,7 @@ class Subset:
     def _at(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return int(self._indices[index])
+        return int(self.indices[index])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
