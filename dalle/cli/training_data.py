@@ -12,6 +12,7 @@ from dalle.checkpoint.load import resolve
 from dalle.checkpoint.steps import find_whole, list_steps
 from dalle.data.mixture import reports
 from dalle.data.order import permutation
+from dalle.data.quarantine import without
 from dalle.data.sources import open_source
 from dalle.data.split import Subset, all_captions, captions_at, split_held_out
 from dalle.errors import ConfigError
@@ -67,7 +68,7 @@ def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: boo
         )
         for report in reports(source):
             say(report.line())
-        return source
+        return without(source, settings.quarantine)
 
     source = opened(settings.data)
     if settings.held_out is not None:

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import logging
+import re
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -11,13 +14,17 @@ import numpy as np
 from torch import Tensor
 
 from dalle.data.order import permutation
-from dalle.data.parts import Part, Parts, Read, stack
+from dalle.data.parts import Part, Parts, Read, Unused, stack
+from dalle.data.split import key_at
 from dalle.data.workers import read_in_workers
 from dalle.errors import ConfigError, DataError
 from dalle.protocols import Source
 
 MIN_BAD = 8
 """So many damaged samples are borne in any data set, however small."""
+
+_PARTICULAR = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+")
+_log = logging.getLogger(__name__)
 
 
 class Loader:
@@ -29,9 +36,9 @@ class Loader:
     is gone through several times in one.
 
     A damaged sample (DataError) and one that `read` leaves out (None) is replaced by another,
-    chosen by (seed, epoch, index). Damaged ones are told once each in `bad_samples`; when there are
-    more than `max_bad_fraction` of the samples seen (and more than 8), iterating raises
-    DataError. So it does when the same batch cannot be read by two sets of workers.
+    chosen by (seed, epoch, index). Damaged ones are told once each in `bad_samples`, with what stood
+    in, and the first of each reason in the log; when there are more than `max_bad_fraction` of the
+    samples seen (and more than 8), iterating raises DataError, which counts them by reason. So it does when the same batch cannot be read by two sets of workers.
 
     Args:
         source: the samples.
@@ -89,7 +96,7 @@ class Loader:
         self._bad_samples = bad_samples
         self._max_bad_fraction = max_bad_fraction
         self._timeout = timeout
-        self._bad: set[int] = set()
+        self._bad: dict[int, str] = {}
         self._seen = 0
         self.num_left_out = 0
         """Samples that `read` left out, so far."""
@@ -122,26 +129,56 @@ class Loader:
         )
 
     def _count(self, part: Part) -> None:
-        fresh = {}
+        fresh: dict[int, Unused] = {}
         for one in part.unused:
             if one.reason is None:
                 self.num_left_out += 1
-            elif one.index not in self._bad:
-                self._bad.add(one.index)
-                fresh[one.index] = one.reason
+            elif one.index not in self._bad and one.index not in fresh:
+                fresh[one.index] = one
+        for one in fresh.values():
+            self._tell(one)
         if fresh and self._bad_samples is not None:
-            lines = [json.dumps({"index": i, "reason": reason}) for i, reason in fresh.items()]
+            lines = [json.dumps(self._line(one)) for one in fresh.values()]
             with self._bad_samples.open("a", encoding="utf-8") as file:
                 file.write("".join(line + "\n" for line in lines))
         if part.error is not None:
             raise part.error
         self._seen += self._parts.size
         if fresh and len(self._bad) > max(MIN_BAD, self._max_bad_fraction * self._seen):
+            told = "; ".join(f"{n} x {reason}" for reason, n in self.bad_by_reason().most_common(5))
+            listed = f" ({self._bad_samples} lists them)" if self._bad_samples is not None else ""
             raise DataError(
                 f"{len(self._bad)} of the {self._seen} samples read so far are damaged, more than "
-                f"{self._max_bad_fraction:.2%}; one of them: {next(iter(fresh.values()))}. "
-                "Mend or remove them, or allow more"
+                f"{self._max_bad_fraction:.2%}: {told}{listed}; one of them: "
+                f"{next(iter(fresh.values())).reason}. Mend or remove them, or allow more (--max-bad)"
             )
+
+    def bad_by_reason(self) -> Counter[str]:
+        """How many damaged samples were met, by what is wrong with them."""
+        return Counter(self._bad.values())
+
+    def _tell(self, one: Unused) -> None:
+        reason = sort_of_reason(str(one.reason))
+        if reason not in self._bad.values():
+            _log.warning(
+                "%s; another sample stands in for it, here and for all like it", one.reason
+            )
+        self._bad[one.index] = reason
+
+    def _line(self, one: Unused) -> dict[str, object]:
+        source = self._parts.source
+        return {
+            "index": one.index,
+            "key": key_at(source, one.index),
+            "reason": one.reason,
+            "substitute": one.substitute,
+            "substitute_key": None if one.substitute is None else key_at(source, one.substitute),
+        }
+
+
+def sort_of_reason(reason: str) -> str:
+    """What is wrong, without the name and the numbers of the single file."""
+    return _PARTICULAR.sub("...", reason)
 
 
 def fixed_batches(

@@ -28,6 +28,8 @@ class Unused:
     index: int
     reason: str | None
     """What was wrong; None where `read` left it out."""
+    substitute: int | None
+    """The sample that stood in; None where none could."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +80,7 @@ class Parts(Dataset[Part]):
     def _row(self, position: int, unused: list[Unused]) -> Mapping[str, np.ndarray]:
         size = len(self.source)
         epoch, first = sample_at(position, seed=self.seed, size=size)
-        index = first
+        index, failed = first, list[tuple[int, str | None]]()
         for attempt in range(MAX_ATTEMPTS):
             if attempt > 0:
                 index = substitute(self.seed, epoch, first, attempt=attempt, size=size)
@@ -86,14 +88,16 @@ class Parts(Dataset[Part]):
             try:
                 row = self.read(self.source[index], random)
             except DataError as error:
-                unused.append(Unused(index=index, reason=str(error)))
+                failed.append((index, str(error)))
                 continue
             if row is not None:
+                unused += (Unused(index=i, reason=why, substitute=index) for i, why in failed)
                 return row
-            unused.append(Unused(index=index, reason=None))
+            failed.append((index, None))
+        unused += (Unused(index=i, reason=why, substitute=None) for i, why in failed)
         raise DataError(
             f"{MAX_ATTEMPTS} samples in a row are damaged or left out; the last one: "
-            f"{unused[-1].reason or 'left out by the settings'}"
+            f"{failed[-1][1] or 'left out by the settings'}"
         )
 
 

@@ -36,8 +36,8 @@ def read_rows(file: Path, *, joins: tuple[str, ...] = ()) -> Iterator[Row]:
 
     Args:
         file: an existing file.
-        joins: columns that take further cells, where they are the last; empty for the usual names of
-            captions.
+        joins: columns that take further cells, where they are the last; empty for the usual names
+            of captions.
 
     Raises:
         DataError: the file cannot be read.

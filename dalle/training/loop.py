@@ -304,6 +304,7 @@ class _Training:
             num_workers=self.config.num_workers,
             start_step=self.start,
             bad_samples=self.run.out / "bad_samples.jsonl",
+            max_bad_fraction=self.config.max_bad,
         )
 
     def _held_out(self, source: Source | None) -> HeldOut | None:
