@@ -83,6 +83,10 @@ class _Images:
             raise DataError(f"row {key} cannot be read: {error}") from None
         return picture_of(value, self._folder, key)
 
+    def mark(self, index: int) -> str:
+        """What changes when the table does."""
+        return f"{self._data._fingerprint}/{index}"
+
 
 def undecoded(data: Any, column: str) -> Any:
     """The data set with the files of a column of pictures as they are."""

@@ -36,9 +36,10 @@ class Loader:
     is gone through several times in one.
 
     A damaged sample (DataError) and one that `read` leaves out (None) is replaced by another,
-    chosen by (seed, epoch, index). Damaged ones are told once each in `bad_samples`, with what stood
-    in, and the first of each reason in the log; when there are more than `max_bad_fraction` of the
-    samples seen (and more than 8), iterating raises DataError, which counts them by reason. So it does when the same batch cannot be read by two sets of workers.
+    chosen by (seed, epoch, index). Damaged ones are told once each in `bad_samples`, with what
+    stood in, and the first of each sort in the log. When there are more than `max_bad_fraction` of
+    the samples seen (and more than 8), iterating raises DataError, which counts them by reason. So
+    it does when the same batch cannot be read by two sets of workers.
 
     Args:
         source: the samples.
@@ -148,9 +149,10 @@ class Loader:
             told = "; ".join(f"{n} x {reason}" for reason, n in self.bad_by_reason().most_common(5))
             listed = f" ({self._bad_samples} lists them)" if self._bad_samples is not None else ""
             raise DataError(
-                f"{len(self._bad)} of the {self._seen} samples read so far are damaged, more than "
-                f"{self._max_bad_fraction:.2%}: {told}{listed}; one of them: "
-                f"{next(iter(fresh.values())).reason}. Mend or remove them, or allow more (--max-bad)"
+                f"{len(self._bad)} of the {self._seen} samples read so far are damaged, more "
+                f"than {self._max_bad_fraction:.2%}: {told}{listed}; one of them: "
+                f"{next(iter(fresh.values())).reason}. Mend or remove them, or allow more "
+                "(--max-bad)"
             )
 
     def bad_by_reason(self) -> Counter[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from dalle.data.captions import Captions, PackedTexts
@@ -126,6 +127,25 @@ class Pictures:
         """The captions of a picture, without opening it."""
         joined = self._captions[index]
         return tuple(joined.split(_SEPARATOR)) if joined else ()
+
+    def mark(self, index: int) -> str:
+        """What changes when the picture's file does, without reading it.
+
+        Raises:
+            DataError: there is no such file any more.
+        """
+        key = self.key(index)
+        told = getattr(self._load, "mark", None)
+        if told is not None:
+            return str(told(index))
+        file = self._load(index, key)
+        if isinstance(file, bytes):
+            return blake2b(file, digest_size=16).hexdigest()
+        try:
+            info = file.stat()
+        except OSError as error:
+            raise DataError(f"{str(file)!r} cannot be read: {error.strerror}") from None
+        return f"{info.st_size}/{info.st_mtime_ns}"
 
 
 class Tally:

@@ -106,6 +106,12 @@ def kept_file(url: str, what: str) -> Path:
     return cache / f"{name}.json"
 
 
+def mark(url: str) -> str:
+    """What changes when the file does: its length, and its tag or date."""
+    size, tag = _head(url)
+    return f"{size}/{tag}"
+
+
 def keep(path: Path, value: object) -> None:
     """Write what was derived; a cache that cannot be written is no cache, and no error."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -103,6 +103,24 @@ def captions_at(source: Source, index: int) -> tuple[str, ...]:
     return captions(index) if callable(captions) else source[index].captions
 
 
+def mark_at(source: Source, index: int) -> str:
+    """What changes when a sample's file does, told by a source that `is_marked`.
+
+    Raises:
+        DataError: the file is gone.
+    """
+    if isinstance(source, Subset):
+        return mark_at(source.source, int(source.indices[index]))
+    return str(source.mark(index))  # type: ignore[attr-defined]
+
+
+def is_marked(source: Source) -> bool:
+    """Whether a source tells when its samples change."""
+    if isinstance(source, Subset):
+        return is_marked(source.source)
+    return all(map(is_marked, getattr(source, "sources", ()))) and hasattr(source, "mark")
+
+
 def all_captions(source: Source) -> Iterator[str]:
     """Every caption of a source, for training a tokenizer; damaged samples are passed over."""
     for index in range(len(source)):

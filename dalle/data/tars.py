@@ -4,54 +4,20 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from dalle.data import remote
-from dalle.data.captions import MAX_FILE_BYTES, Captions, clean, decode
 from dalle.data.folder import path_of
 from dalle.data.pictures import Pictures, Tally
-from dalle.data.rows import TEXT_COLUMNS
-from dalle.data.tar_members import Member, Stream, members
+from dalle.data.tar_listing import Found, Listing, captions_of, list_members
 from dalle.errors import DataError
-from dalle.picture_files import EXTENSIONS, MAX_BYTES
+from dalle.picture_files import MAX_BYTES
 
-TEXTS = ("txt", "caption", "text")
-"""Suffixes of members that are text, one caption a line."""
-JSON = "json"
-IMAGES = tuple(sorted(extension[1:] for extension in EXTENSIONS))
 DOWNLOADS = 8
 """Archives that are looked through at once where they are not on this machine."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Found:
-    """One sample of an archive: members of the same name up to its first dot."""
-
-    key: str
-    offset: int = -1
-    """Of the picture; -1 while there is none."""
-    size: int = 0
-    text: list[str] | None = None
-    fields: list[str] | None = None
-    """Captions of its JSON member."""
-    mended: bool = False
-
-
-@dataclass(kw_only=True, slots=True)
-class Listing:
-    """What an archive holds."""
-
-    samples: list[Found] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    def count(self, kind: str) -> None:
-        """One more of a field of `Report`."""
-        self.counts[kind] = self.counts.get(kind, 0) + 1
 
 
 def open_tars(
@@ -95,7 +61,7 @@ def open_tars(
         for sample in listing.samples:
             if sample.offset < 0:
                 tally.add("no_picture")
-            elif tally.keeps(texts := _captions(sample)):
+            elif tally.keeps(texts := captions_of(sample)):
                 keys.append(f"{name}/{sample.key}")
                 captions.append(texts.texts if texts is not None else ())
                 where.append((number, sample.offset, sample.size))
@@ -130,6 +96,23 @@ class _Parts:
         if len(data) < size:
             raise DataError(f"{shard!r} became shorter than it was")
         return data
+
+    def mark(self, index: int) -> str:
+        """The picture's place, and what changes when its archive does."""
+        number, offset, size = (int(value) for value in self._where[index])
+        return f"{mark_of_shard(self._shards[number])}/{offset}/{size}"
+
+
+@cache
+def mark_of_shard(shard: str) -> str:
+    """What changes when an archive does; asked for once."""
+    if remote.is_remote(shard):
+        return remote.mark(shard)
+    try:
+        info = os.stat(path_of(shard))
+    except OSError as error:
+        raise DataError(f"{shard!r} cannot be read: {error.strerror}") from None
+    return f"{info.st_size}/{info.st_mtime_ns}"
 
 
 def _listings(shards: Sequence[str], image: str | None, caption: str | None) -> Iterator[Listing]:
@@ -171,80 +154,3 @@ def _remote(shard: str, image: str | None, caption: str | None) -> Listing:
     samples = [{name: getattr(s, name) for name in Found.__slots__} for s in listing.samples]
     remote.keep(kept, {"samples": samples, "counts": listing.counts, "problems": listing.problems})
     return listing
-
-
-def list_members(
-    stream: Stream, size: int, listing: Listing, *, image: str | None, caption: str | None
-) -> None:
-    """Put what is in an archive into a listing; what is wrong with it goes into its problems."""
-    if size == 0:
-        listing.problems.append("no bytes")
-        return
-    samples: dict[str, Found] = {}
-    seen: set[str] = set()
-    try:
-        for member in members(stream, size=size):
-            folder, _, base = member.name.removeprefix("./").rpartition("/")
-            stem, _, suffix = base.partition(".")
-            if not stem or not suffix or folder.startswith("__MACOSX"):
-                continue
-            key, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
-            if not member.regular:
-                listing.count("other_members")
-            elif f"{key}.{suffix}" in seen:
-                listing.count("repeated")
-            else:
-                seen.add(f"{key}.{suffix}")
-                sample = samples.get(key) or Found(key=key)
-                if _take(stream, member, suffix, sample, image=image, caption=caption):
-                    samples[key] = sample
-                else:
-                    listing.count("other_members")
-    except DataError as error:
-        listing.problems.append(str(error))
-    listing.samples += samples.values()
-
-
-def _take(
-    stream: Stream,
-    member: Member,
-    suffix: str,
-    sample: Found,
-    *,
-    image: str | None,
-    caption: str | None,
-) -> bool:
-    """Whether the member is of use to the sample, which then has it."""
-    if suffix == image or (image is None and suffix in IMAGES):
-        if sample.offset >= 0:
-            return False
-        sample.offset, sample.size = member.offset, member.size
-        return True
-    is_text = suffix in TEXTS if caption is None else suffix == caption
-    if (not is_text and (suffix != JSON or caption in TEXTS)) or member.size > MAX_FILE_BYTES:
-        return False
-    data = stream.read(member.size)
-    if is_text:
-        found = decode(data)
-        sample.text = [*(sample.text or []), *found.texts]
-        sample.mended = sample.mended or found.mended
-    else:
-        sample.fields = _fields(data, TEXT_COLUMNS if caption is None else (caption,))
-    return True
-
-
-def _fields(data: bytes, names: Sequence[str]) -> list[str] | None:
-    try:
-        value: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
-    some = [value[name] for name in names if value.get(name) is not None]
-    texts = [text for one in some for text in (one if isinstance(one, list) else [one])]
-    return [text for text in texts if isinstance(text, str)] if texts else None
-
-
-def _captions(sample: Found) -> Captions | None:
-    texts = sample.text if sample.text is not None else sample.fields
-    return None if texts is None else clean(dict.fromkeys(texts), mended=sample.mended)

@@ -30,6 +30,8 @@ class DataSettings:
     """Another data set for numbers during training; without it a part of the data is held out."""
     held_out_share: float = 0.02
     """Share of the data that is held out; 0 for none. The same part for all three models."""
+    cache: str | None = None
+    """Folder of the token cache (`--views` of the transformer); by default in ~/.cache/dalle."""
     shapes: int = 30_000
     """How many pictures `shapes` has."""
 

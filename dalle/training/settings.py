@@ -16,6 +16,7 @@ FREE = frozenset(
         "recompute",
         "num_workers",
         "max_bad",
+        "cache",
         "device",
         "tracker",
         "log_every",
