@@ -38,7 +38,10 @@ _LOOKED = np.dtype(
         ("colour", "u1", (3,)),
     ]
 )
-"""What is kept of a sample: 48 bytes, whatever its size."""
+"""What is kept of a sample: 44 bytes, whatever its size."""
+
+Looked = tuple[np.ndarray, dict[str, str]]
+"""Rows of some samples, and what is wrong with those that cannot be read, by key."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +108,7 @@ class Inspection:
             DataError: a process died over a picture.
         """
         chunks = (self._order[i : i + CHUNK] for i in range(0, len(self._order), CHUNK))
-        looked = map(_Look(self.source, self.tokenizer), chunks)
+        looked: Iterator[Looked] = map(_Look(self.source, self.tokenizer), chunks)
         if self.processes > 1:
             looked = self._in_processes(chunks)
         for rows, bad in looked:
@@ -115,9 +118,7 @@ class Inspection:
             progress(len(rows))
             yield self._done
 
-    def _in_processes(
-        self, chunks: Iterator[np.ndarray]
-    ) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
+    def _in_processes(self, chunks: Iterator[np.ndarray]) -> Iterator[Looked]:
         # A fork shares the listing of the data, which may be large.
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
@@ -128,7 +129,7 @@ class Inspection:
             initializer=_prepare,
             initargs=(_Look(self.source, self.tokenizer),),
         ) as pool:
-            waiting: deque[Future[tuple[np.ndarray, dict[str, str]]]] = deque()
+            waiting: deque[Future[Looked]] = deque()
             try:
                 for chunk in itertools.islice(chunks, 4 * self.processes):
                     waiting.append(pool.submit(_look, chunk))
@@ -180,7 +181,7 @@ class _Look:
         self._source = source
         self._tokenizer = tokenizer
 
-    def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
+    def __call__(self, indices: np.ndarray) -> Looked:
         rows, bad = np.zeros(len(indices), dtype=_LOOKED), dict[str, str]()
         for row, index in zip(rows, map(int, indices), strict=True):
             key = key_at(self._source, index)
@@ -211,7 +212,7 @@ def _prepare(look: _Look) -> None:
     _LOOKS.append(look)
 
 
-def _look(indices: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
+def _look(indices: np.ndarray) -> Looked:
     return _LOOKS[-1](indices)
 
 

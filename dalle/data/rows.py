@@ -117,8 +117,11 @@ def _separated(file: Path, joins: tuple[str, ...]) -> Iterator[Row]:
     delimiter = DELIMITERS[file.suffix.lower()]
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         # Between tabs a quote is mostly just a quote, and a lone one would swallow what follows.
-        quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-        reader = csv.reader(_short_lines(stream), delimiter=delimiter, quoting=quoting)
+        lines = _short_lines(stream)
+        if delimiter == ",":
+            reader = csv.reader(lines)
+        else:
+            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
         header: list[str] | None = None
         for cells in _cells(reader):
             where = f"{file.name}:{reader.line_num}"

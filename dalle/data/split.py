@@ -16,10 +16,11 @@ class Subset:
 
     def __init__(self, source: Source, indices: "np.ndarray | list[int]") -> None:
         chosen = np.asarray(indices, dtype=np.int64)
+        whole: Source = source
         if isinstance(source, Subset):
-            source, chosen = source.source, source.indices[chosen]
-        self.source = source
-        self.indices = chosen
+            whole, chosen = source.source, source.indices[chosen]
+        self.source: Source = whole
+        self.indices: np.ndarray = chosen
 
     def __len__(self) -> int:
         return len(self.indices)

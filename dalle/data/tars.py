@@ -146,8 +146,11 @@ def _remote(shard: str, image: str | None, caption: str | None) -> Listing:
     kept = remote.kept_file(shard, f"{image}/{caption}")
     if kept.is_file():
         value = json.loads(kept.read_text("utf-8"))
-        samples = [Found(**sample) for sample in value["samples"]]
-        return Listing(samples=samples, counts=value["counts"], problems=value["problems"])
+        return Listing(
+            samples=[Found(**sample) for sample in value["samples"]],
+            counts=value["counts"],
+            problems=value["problems"],
+        )
     listing = Listing()
     with remote.open_stream(shard) as stream:
         list_members(stream, stream.size, listing, image=image, caption=caption)

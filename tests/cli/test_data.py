@@ -22,7 +22,9 @@ def folder(tmp_path: Path) -> Path:
     for number in range(9):
         Image.new("RGB", (16, 16), (20 * number, 9, 9)).save(place / f"{number}.png")
         (place / f"{number}.txt").write_text(f"<script>alert({number})</script> \x1b[1m")
-    (place / "3.png").write_bytes(b"<script>")
+    (place / "3.png").unlink()
+    (place / "3.txt").rename(place / "<script>.txt")
+    (place / "<script>.png").write_bytes(b"<script>")
     (place / "8.png").write_bytes((place / "7.png").read_bytes())
     return place
 
@@ -43,9 +45,9 @@ def test_a_look_says_whether_training_would_work(
     assert "training would work" in said.out
     assert "\x1b" not in said.out
     left_out = read_quarantine(quarantine)
-    assert left_out["3.png"].endswith("is no JPEG, PNG, WebP or GIF")
+    assert left_out["<script>.png"].endswith("is no JPEG, PNG, WebP or GIF")
     assert len(left_out) == 2
-    assert {*left_out} - {"3.png"} <= {"7.png", "8.png"}
+    assert {*left_out} - {"<script>.png"} <= {"7.png", "8.png"}
     value = json.loads((tmp_path / "report" / "report.json").read_text())
     assert value["training_would_work"] is True
     assert value["findings"]["looked_at"] == value["listing"][0]["pairs"] == 9
