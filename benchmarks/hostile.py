@@ -44,7 +44,7 @@ def main() -> None:
             print(f"{row['path']} ({row['form']}): {row['came']}; expected {row['expect']}")
     counts = Counter((row["form"], row["right"]) for row in rows)
     for (form, verdict), count in sorted(counts.items()):
-        print(f"{form:20} {'as the table says' if verdict == "True" else "OTHERWISE":20} {count}")
+        print(f"{form:20} {'as the table says' if verdict == 'True' else 'OTHERWISE':20} {count}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"peak memory {peak} MB")
     if flags.json:
