@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dalle.data.captions import read_file
-from dalle.data.sources import open_source
+from dalle.data.sources import numbered, open_source
 from dalle.errors import DalleError, DataError
 from dalle.picture_files import EXTENSIONS
 from dalle.protocols import Source
@@ -66,7 +66,7 @@ def outcomes(folder: Path, path: str, place: Path) -> dict[str, str]:
     wanted = name.removesuffix(".*").removesuffix(".png").removesuffix(".txt")
     if "{" in wanted or "," in wanted or " " in wanted:
         return {}  # several files: tests/data/test_folder.py has them one by one
-    found = [key for key in readable(open_source(folder / kind)) if key.startswith(wanted)]
+    found = [key for key in readable(opened(folder / kind)) if key.startswith(wanted)]
     return {"folder": "ok" if found else "skip"}
 
 
@@ -80,14 +80,19 @@ def pictures(file: Path, place: Path) -> dict[str, str]:
         (place / file.name).mkdir()
         (place / file.name / file.name).write_bytes(data)
         (place / file.name / file.name).with_suffix(".txt").write_text("a caption")
-        found["beside"] = loads(open_source(place / file.name))
+        found["beside"] = loads(opened(place / file.name))
     for form in SINGLE if data else ():
-        found[form] = loads(open_source(FORMATS[form](place / f"{file.name}-{form}", pairs)))
+        found[form] = loads(opened(FORMATS[form](place / f"{file.name}-{form}", pairs)))
     if file.suffix.lower() in EXTENSIONS:
         name = f"1{file.suffix.lower()}"
         tar(place / f"{file.name}.tar", [(name, data), ("1.txt", b"a caption")])
-        found["archive"] = loads(open_source(place / f"{file.name}.tar"))
+        found["archive"] = loads(opened(place / f"{file.name}.tar"))
     return found
+
+
+def opened(path: Path | str) -> Source:
+    """The data set there."""
+    return numbered(open_source(path), str(path))
 
 
 def loads(source: Source) -> str:
@@ -113,7 +118,7 @@ def readable(source: Source) -> Sequence[str]:
 def whole(path: Path) -> str:
     """Of a data set on its own; one that is only listed as damaged is left out in a run of many."""
     try:
-        source = open_source(path)
+        source = opened(path)
     except DalleError as error:
         return "skip" if "unreadable" in str(error) else "error"
     return "ok" if readable(source) else "skip"

@@ -75,6 +75,7 @@ def _encode(command: EncodeCommand, part: int) -> None:
         load_image_tokenizer,
     )
     from dalle.cli.training_data import open_parts, say
+    from dalle.data.sources import numbered
 
     if command.processes > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // command.processes))
@@ -89,5 +90,5 @@ def _encode(command: EncodeCommand, part: int) -> None:
         part=part,
         parts=command.processes,
     )
-    encode_once(parts, tokenizer, wanted)
-    say(f"{len(parts.train)} pictures to train on are in the token cache")
+    encoded = encode_once(parts, tokenizer, wanted)
+    say(f"{len(numbered(encoded.train, '--data'))} pictures to train on are in the token cache")

@@ -70,13 +70,13 @@ def run(command: DataInspectCommand) -> None:
     from dalle.cli.training_data import text_tokenizer
     from dalle.data.inspect import Inspection
     from dalle.data.mixture import reports
-    from dalle.data.sources import open_source
+    from dalle.data.sources import numbered, open_source
     from dalle.data.split import Subset
     from dalle.presets.settings import TextSettings
 
     if command.text_slots < 2 or min(command.image_size) < 1 or command.processes < 0:
         raise ConfigError("text_slots is at least 2, image_size at least 1 1, processes 0 or more")
-    source = open_source(command.source, keep_empty=command.keep_empty)
+    source = numbered(open_source(command.source, keep_empty=command.keep_empty), command.source)
     found = reports(source)
     for report in found:
         print(report.line(), flush=True)

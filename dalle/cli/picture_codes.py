@@ -16,6 +16,7 @@ from dalle.checkpoint import IMAGE_TOKENIZER, load_folder
 from dalle.checkpoint.load import resolve
 from dalle.cli.training_data import Parts, say
 from dalle.config import to_json
+from dalle.data.sources import numbered
 from dalle.data.split import is_marked
 from dalle.data.token_cache import cached_codes
 from dalle.data.token_files import Encoding
@@ -111,7 +112,8 @@ def encode_once(parts: Parts, tokenizer: DvaeTokenizer, settings: CodeSettings) 
             )
 
     held_out = None if parts.held_out is None else encoded(parts.held_out, train=False)
-    return Parts(train=encoded(parts.train, train=True), held_out=held_out)
+    train = numbered(parts.train, "the data set")
+    return Parts(train=encoded(train, train=True), held_out=held_out)
 
 
 def cache_folder(asked: str | None) -> Path:

@@ -50,8 +50,8 @@ def open_dataset(
         ConfigError: the columns are not those of a data set of pictures, or have to be chosen.
     """
     place = str(name)
-    data = _split(_load(place, config), split, place)
-    image, caption = _columns(data, place, image_column, caption_column)
+    data = split_of(load(place, config), split, place)
+    image, caption = columns_of(data, place, image_column, caption_column)
     tally = Tally(place, keep_empty=keep_empty)
     rows: list[int] = []
     captions: list[tuple[str, ...]] = []
@@ -124,24 +124,41 @@ def folder_of(place: str) -> Path:
     return path.parent if path.is_file() else path
 
 
-def _load(place: str, config: str | None) -> Any:
+def load(place: str, config: str | None, *, streaming: bool = False) -> Any:
+    """Whatever `datasets` makes of a name: one data set, or several by the name of their split.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
     import datasets
 
     try:
         if any((Path(place) / mark).is_file() for mark in SAVED_MARKS):
-            return datasets.load_from_disk(place)
+            saved = datasets.load_from_disk(place)
+            return _streamed(saved) if streaming else saved
         if Path(place).is_file():
-            return datasets.load_dataset("parquet", data_files=place)
-        return datasets.load_dataset(place, config)
+            return datasets.load_dataset("parquet", data_files=place, streaming=streaming)
+        return datasets.load_dataset(place, config, streaming=streaming)
     except Exception as error:  # network, formats, names: the package has no common ancestor
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"`datasets` cannot load {place!r}: {reason[0]}") from None
 
 
-def _split(data: Any, split: str, place: str) -> "datasets.Dataset":
+def _streamed(saved: Any) -> Any:
+    if hasattr(saved, "to_iterable_dataset"):
+        return saved.to_iterable_dataset()
+    return {name: part.to_iterable_dataset() for name, part in saved.items()}
+
+
+def split_of(data: Any, split: str, place: str) -> Any:
+    """The part of that name, or the only one.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     import datasets
 
-    if isinstance(data, datasets.Dataset):
+    if isinstance(data, datasets.Dataset | datasets.IterableDataset):
         return data
     if split in data:
         return data[split]
@@ -150,12 +167,17 @@ def _split(data: Any, split: str, place: str) -> "datasets.Dataset":
     raise ConfigError(f"{place!r} has no split {split!r}; it has: {', '.join(data)}")
 
 
-def _columns(
-    data: "datasets.Dataset", place: str, image: str | None, caption: str | None
+def columns_of(
+    data: Any, place: str, image: str | None, caption: str | None
 ) -> tuple[str, str | None]:
+    """The columns of pictures and of captions: those asked for, or those that there are.
+
+    Raises:
+        ConfigError: there are none, or it has to be said which.
+    """
     import datasets
 
-    features = data.features
+    features = data.features or {}
     texts = [name for name, kind in features.items() if _is_text(kind)]
     decoded = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     stored = [name for name, kind in features.items() if _is_bytes(kind)]

@@ -1,5 +1,6 @@
 """Batches for training: sharded, resumable, always whole; and fixed ones for judging."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -9,16 +10,17 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 
 from dalle.data.order import permutation
 from dalle.data.parts import Part, Parts, Read, Unused, stack
-from dalle.data.split import key_at
+from dalle.data.streamed import StreamParts
 from dalle.data.workers import read_in_workers
 from dalle.errors import ConfigError, DataError
-from dalle.protocols import Source
+from dalle.protocols import Source, Stream
 
 MIN_BAD = 8
 """So many damaged samples are borne in any data set, however small."""
@@ -42,7 +44,8 @@ class Loader:
     it does when the same batch cannot be read by two sets of workers.
 
     Args:
-        source: the samples.
+        source: the samples; a stream is read from its beginning by every process, and decoded by
+            the workers of those whose share it is.
         read: a sample and its own generator to arrays of fixed shapes; runs in the workers.
         batch_size: of all ranks together.
         seed: of the order and of the samples' generators.
@@ -61,7 +64,7 @@ class Loader:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Stream,
         read: Read,
         *,
         batch_size: int,
@@ -81,10 +84,13 @@ class Loader:
                 f"a batch of {batch_size} cannot be divided among {world} processes with "
                 f"{micro_batches} micro-batches each; use a multiple of {parts}"
             )
-        if len(source) == 0:
-            raise DataError("the data set is empty")
-        self._parts = Parts(
-            source=source,
+        kind: type[Parts] | type[StreamParts] = StreamParts
+        if hasattr(source, "__len__"):
+            kind = Parts
+            if len(cast(Source, source)) == 0:
+                raise DataError("the data set is empty")
+        self._parts = kind(
+            source=source,  # type: ignore[arg-type]
             read=read,
             batch_size=batch_size,
             seed=seed,
@@ -111,7 +117,7 @@ class Loader:
         micro_batches = self._parts.micro_batches
         # Closed at once, also when an error leaves: workers whose end is left to the garbage
         # collector take five seconds over it.
-        with closing(self._read(self._start_step * micro_batches)) as parts:
+        with closing(self._read(self._parts.items(self._start_step))) as parts:
             while True:
                 batch = []
                 for part in itertools.islice(parts, micro_batches):
@@ -119,12 +125,12 @@ class Loader:
                     batch.append(part.arrays)
                 yield batch
 
-    def _read(self, first: int) -> Generator[Part]:
+    def _read(self, items: Iterator[Any]) -> Generator[Part]:
         if self._num_workers == 0:
-            return (self._parts[number] for number in itertools.count(first))
+            return (self._parts[item] for item in items)
         return read_in_workers(
             self._parts,
-            first,
+            items,
             num_workers=self._num_workers,
             timeout=self._timeout,
         )
@@ -139,7 +145,7 @@ class Loader:
         for one in fresh.values():
             self._tell(one)
         if fresh and self._bad_samples is not None:
-            lines = [json.dumps(self._line(one)) for one in fresh.values()]
+            lines = [json.dumps(dataclasses.asdict(one)) for one in fresh.values()]
             with self._bad_samples.open("a", encoding="utf-8") as file:
                 file.write("".join(line + "\n" for line in lines))
         if part.error is not None:
@@ -166,16 +172,6 @@ class Loader:
                 "%s; another sample stands in for it, here and for all like it", one.reason
             )
         self._bad[one.index] = reason
-
-    def _line(self, one: Unused) -> dict[str, object]:
-        source = self._parts.source
-        return {
-            "index": one.index,
-            "key": key_at(source, one.index),
-            "reason": one.reason,
-            "substitute": one.substitute,
-            "substitute_key": None if one.substitute is None else key_at(source, one.substitute),
-        }
 
 
 def sort_of_reason(reason: str) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 from dalle.data.coco import is_coco, open_coco
 from dalle.data.folder import open_folder
 from dalle.data.hub import SAVED_MARKS, open_dataset
+from dalle.data.hub_stream import HubStream, open_stream
 from dalle.data.mixture import MIX, mixture_parts, open_mixture
 from dalle.data.pictures import SUPPORTED, Pictures
 from dalle.data.remote import is_remote
@@ -22,7 +23,8 @@ from dalle.protocols import Source
 HUB = "hub:"
 BUILT_IN = {"shapes": False, "shapes:heldout": True}
 """Name -> whether its pictures show held-out combinations."""
-OPTIONS = ("image", "caption", "split", "config", "template", "images")
+OPTIONS = ("image", "caption", "split", "config", "template", "images", "stream")
+_OF_DATASETS = ("image", "caption", "split", "config")
 _PARQUET_MARKS = ("metadata.parquet", "*.parquet", "data/*.parquet", "*.arrow")
 
 
@@ -42,12 +44,13 @@ def open_source(
     num_samples: int = 100_000,
     size: int = 64,
     seed: int = 0,
-) -> Source:
+) -> Source | HubStream:
     """Open a data set. The first rule that fits decides:
 
     1. `shapes`, `shapes:heldout`: the built-in pictures;
     2. `mix:2*A+1*B`: the data sets A and B, two pictures of A to each of B;
-    3. `hub:NAME`: a data set of the `datasets` package, on the hub or in the folder NAME;
+    3. `hub:NAME`: a data set of the `datasets` package, on the hub or in the folder NAME; with
+       `?stream=yes` a `Stream`;
     4. a name or an http(s) address that ends in .tar: an archive; with braces (`{000..017}`,
        `{a,b}`) several; a folder with .tar files: all of them;
     5. a .csv, .tsv, .jsonl or .json file, or a folder with a metadata file of such a kind: its
@@ -59,8 +62,8 @@ def open_source(
 
     After a `?` come options, as in `birds.csv?image=path&caption=title`: `image` and `caption` name
     columns (in archives suffixes, or a field of the JSON), `split` and `config` a part of a data
-    set of `datasets`, `template` captions made of the names of folders, `images` the folder of the
-    pictures of COCO.
+    set of `datasets`, which `stream=yes` reads as it comes, `template` captions made of the names
+    of folders, `images` the folder of the pictures of COCO.
 
     Args:
         spec: a path or one of the names above.
@@ -85,9 +88,35 @@ def open_source(
             size=size,
             seed=seed,
         )
-        return open_mixture([(weight, opened(part)) for weight, part in mixture_parts(name)])
+        parts = [(weight, opened(part)) for weight, part in mixture_parts(name)]
+        return open_mixture([(weight, numbered(part, name)) for weight, part in parts])
     place, options = split_options(name)
+    if place.startswith(HUB) and _one(options, "stream") == "yes":
+        taken = _only(options, ("stream", *_OF_DATASETS), place)
+        return open_stream(
+            place.removeprefix(HUB),
+            split=_one(taken, "split") or "train",
+            config=_one(taken, "config"),
+            image_column=_one(taken, "image"),
+            caption_column=_one(taken, "caption"),
+            keep_empty=keep_empty,
+            at_least=at_least,
+        )
     return _open(place, options, _Reading(keep_empty=keep_empty, at_least=at_least))
+
+
+def numbered(source: Source | HubStream, spec: str) -> Source:
+    """A data set whose samples have numbers, which a stream's have not.
+
+    Raises:
+        ConfigError: it is a stream.
+    """
+    if isinstance(source, HubStream):
+        raise ConfigError(
+            f"{spec!r} is a stream, which can only be trained on as it comes: leave out "
+            "stream=yes, so that it is downloaded"
+        )
+    return source
 
 
 def split_options(spec: str) -> tuple[str, dict[str, tuple[str, ...]]]:
@@ -166,7 +195,7 @@ def _has_tables(path: Path) -> bool:
 
 
 def _open_dataset(place: str, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
-    taken = _only(options, ("image", "caption", "split", "config"), place)
+    taken = _only(options, _OF_DATASETS, place)
     if not place:
         raise ConfigError(f"{HUB} needs the name of a data set after it")
     return open_dataset(
