@@ -76,6 +76,7 @@ def test_every_part_of_a_mixture_is_told(folder: Path) -> None:
     assert len(parts.train) == 27
 
 
+@pytest.mark.distributed
 def test_codes_are_made_ahead_and_found_by_training(
     folder: Path,
     tmp_path: Path,
