@@ -4,12 +4,15 @@
     pictures = model.generate("a red cube", num_samples=64, keep=8, seed=0)
     pictures[0].image.save("cube.png")
 
-Importing does nothing: a name is fetched from its module when it is first used, so that torch is
-loaded only where it is needed.
+Importing loads nothing: a name is fetched from its module when it is first used, so that torch is
+loaded only where it is needed. It asks the hub's library not to tell who downloads, and with what.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from dalle import errors as errors

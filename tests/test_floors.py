@@ -9,7 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dalle"
 FLOORS = (
-    ("errors", "protocols", "config", "layout", "pictures", "picture_files"),
+    (
+        *("errors", "protocols", "config", "layout", "json_files", "pictures", "picture_files"),
+        *("processes", "launched"),
+    ),
     ("nn",),
     ("models",),
     ("tokenizers",),

@@ -91,6 +91,8 @@ class ToyTask:
     """Seconds that a step takes besides, in which a save gets on."""
     on_step: Callable[[int], None] | None = None
     """Called at each step."""
+    on_look: Callable[[str], None] | None = None
+    """Called when held-out data is looked at, with "validate" or "preview"."""
     kind: str = "dvae"
     seen: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
     """Which samples each step read."""
@@ -138,6 +140,8 @@ class ToyTask:
         self, model: nn.Module, batches: Iterable[Batch], *, step: int
     ) -> dict[str, float]:
         """The same error on held-out samples."""
+        if self.on_look is not None:
+            self.on_look("validate")
         total, targets = 0.0, 0.0
         for batch in batches:
             total += self.loss(model, batch, step=-1, counts={"targets": 1.0}).total.item()
@@ -147,6 +151,8 @@ class ToyTask:
 
     def preview(self, model: nn.Module, batch: Batch, folder: Path) -> list[Path]:
         """One grey picture."""
+        if self.on_look is not None:
+            self.on_look("preview")
         path = folder / "toy.png"
         Image.new("RGB", (3, 2), (128, 128, 128)).save(path)
         return [path]

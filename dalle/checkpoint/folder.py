@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dalle.checkpoint.links import refuse_links_outside
 from dalle.checkpoint.load import CONFIG, FORMAT, KINDS, WEIGHTS, resolve
 from dalle.checkpoint.manifest import (
     MANIFEST,
@@ -113,6 +114,7 @@ def write_neighbour(folder: Path, what: Path | nn.Module) -> None:
         save_model_folder(folder, kind=kind_of(what), config=what.config, module=what)
         return
     source = resolve(what)
+    refuse_links_outside(source)
     # Written anew, manifest too: the source's may list what is not copied.
     with whole_folder(folder, folder.name) as inside, saving(folder):
         shutil.copytree(

@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dalle.checkpoint.steps import find_whole, is_run, step_of
 from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.json_files import read_json
 
 FORMAT = 1
 CONFIG = "config.json"
@@ -29,7 +29,6 @@ KINDS = {
     "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
     "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
 }
-MAX_CONFIG_BYTES = 1 << 24
 SPARE_TENSORS = 1000
 
 log = logging.getLogger(__name__)
@@ -116,11 +115,9 @@ def read_config(folder: Path, *, kind: str | None = None) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise CheckpointError(f"{folder} is not a model folder: it has no {CONFIG}")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path} has {path.stat().st_size} bytes: that is no config of ours")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        fields = read_json(path)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(fields, dict) or not isinstance(fields.get("format"), int):
         raise CheckpointError(

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from safetensors import SafetensorError
 
 from dalle.errors import CheckpointError, SaveError
+from dalle.json_files import read_json
 
 MANIFEST = "MANIFEST.json"
 TEMPORARY = ".tmp-"
@@ -97,8 +98,7 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     """
     path = folder / MANIFEST
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        files = data["files"]
+        files = read_json(path)["files"]
         return {
             str(name): Entry(bytes=int(entry["bytes"]), sha256=str(entry["sha256"]))
             for name, entry in files.items()
@@ -237,5 +237,7 @@ def _for_training(name: str) -> bool:
 
 
 def _inside(name: str) -> bool:
-    parts = Path(name).parts
-    return not Path(name).is_absolute() and ".." not in parts and "\\" not in name
+    """Whether it is a plain name below the folder; messages repeat it, so it must be printable."""
+    path = PureWindowsPath(name)
+    plain = "\\" not in name and name.isprintable()
+    return plain and not path.anchor and ".." not in path.parts

@@ -1,6 +1,5 @@
 """The steps of a run: which there are, which is the newest whole one, which may go."""
 
-import json
 import math
 import re
 import shutil
@@ -10,6 +9,7 @@ from typing import Any
 
 from dalle.checkpoint.manifest import TEMPORARY, read_manifest, remove_folder, verify
 from dalle.errors import CheckpointError, NoWholeCheckpoint
+from dalle.json_files import read_json
 
 RUN = "run.json"
 STEP = re.compile(r"step-(\d{8,})")
@@ -95,7 +95,7 @@ def read_run(step: Path) -> dict[str, Any]:
     """What run.json of a step says."""
     path = step / RUN
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from None
     if not isinstance(data, dict):
@@ -113,10 +113,10 @@ def best_step(run: Path, *, newest: int | None = None) -> Path | None:
     losses = {}
     for step in _up_to(run, newest):
         try:
-            held_out = read_run(step).get("held_out") or {}
+            held_out = read_run(step).get("held_out")
         except CheckpointError:
             continue
-        loss = held_out.get("loss")
+        loss = held_out.get("loss") if isinstance(held_out, dict) else None
         if isinstance(loss, (int, float)) and math.isfinite(loss):
             losses[step] = float(loss)
     return min(losses, key=losses.__getitem__) if losses else None

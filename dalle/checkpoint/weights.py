@@ -1,7 +1,9 @@
 """Safetensors files of our models: header against what is expected, then the numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -45,10 +47,21 @@ def check_shapes(expected: Mapping[str, Tensor], path: Path) -> None:
 
 def read_header(path: Path) -> Header:
     """What a file says it holds; only its header is read."""
+    with open_tensors(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {n: (tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
+
+
+@contextmanager
+def open_tensors(path: Path, device: str | torch.device = "cpu") -> Iterator[Any]:
+    """A safetensors file, as `safe_open` gives it.
+
+    Raises:
+        CheckpointError: it is none, or holds less than its header says.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {n: (tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is truncated or no safetensors file ({error}); copy it again"
@@ -58,7 +71,7 @@ def read_header(path: Path) -> Header:
 def read_tensors(path: Path, device: str | torch.device) -> dict[str, Tensor]:
     """All tensors of a file; every number in them must be finite."""
     tensors = {}
-    with safe_open(path, framework="pt", device=str(device)) as file:
+    with open_tensors(path, device) as file:
         for name in file.keys():  # noqa: SIM118
             tensor = file.get_tensor(name)
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):

@@ -19,6 +19,8 @@ __all__ = ["main"]
 
 BUG = 1
 INTERRUPTED = 130
+MOVING = ("Cc", "Cf", "Cs")
+"""Categories of characters that move a terminal's cursor or its writing, or break its encoding."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +84,8 @@ def _complain(text: str) -> None:
 def plain(text: str) -> str:
     """The text without what could move a terminal's cursor or turn its writing round."""
     return "".join(
-        "\ufffd" if c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs") else c
+        # The zero-width joiner holds an emoji together and moves nothing.
+        "\ufffd" if c not in "\n\t\u200d" and unicodedata.category(c) in MOVING else c
         for c in text
     )
 

@@ -47,6 +47,27 @@ COMMANDS = (
         presets="dalle.presets:DALLE_PRESETS",
     ),
     Command(
+        name="plan vae",
+        does="what that would take: memory by strategy, days",
+        flags="dalle.cli.plan:PlanVae",
+        run="dalle.cli.plan:run",
+        presets="dalle.cli.plan:VAE_PLANS",
+    ),
+    Command(
+        name="plan clip",
+        does="what that would take: memory by strategy, days",
+        flags="dalle.cli.plan:PlanClip",
+        run="dalle.cli.plan:run",
+        presets="dalle.cli.plan:CLIP_PLANS",
+    ),
+    Command(
+        name="plan dalle",
+        does="what that would take: memory by strategy, days",
+        flags="dalle.cli.plan:PlanDalle",
+        run="dalle.cli.plan:run",
+        presets="dalle.cli.plan:DALLE_PLANS",
+    ),
+    Command(
         name="generate",
         does="pictures from prompts, the best first",
         flags="dalle.cli.generate:GenerateCommand",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import tyro
 
@@ -59,5 +59,7 @@ def _settings_of_run(flags: Any, out: Path) -> Any:
     if not list_steps(out):
         raise ConfigError(f"{out} holds no run with a checkpoint; leave --resume out to begin one")
     settings = read_run(find_whole(out, training=False).path).get("config")
-    run = from_json(flags, settings, path=f"{out}: settings")
-    return dataclasses.replace(run, out=str(out))
+    planned = get_type_hints(flags).get("run")  # a plan has a run, and more
+    run = from_json(planned or flags, settings, path=f"{out}: settings")
+    run = dataclasses.replace(run, out=str(out))
+    return flags(run=run) if planned else run

@@ -1,16 +1,20 @@
 """`dalle generate`: pictures from prompts."""
 
 import sys
+import warnings
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from dalle.cli import plain
 from dalle.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dalle.sampling.picture import Picture
     from dalle.sampling.pipeline import Pipeline
@@ -71,17 +75,48 @@ class GenerateCommand:
 
 
 def run(command: GenerateCommand) -> None:
-    """Generate, save, and say where."""
+    """Generate, save, and say where; of several processes, the main one saves and says."""
+    from dalle.launched import joined
     from dalle.sampling.load import load
+
+    with joined() as processes:
+        if not processes.is_main:
+            warnings.simplefilter("ignore")  # the main process says the same
+        prompts = processes.on_main(lambda: _prompts(command))
+        request = _request(command)
+        model = load(
+            command.model,
+            device=command.device,
+            dtype=command.dtype,
+            clip=command.clip,
+            weights=command.weights,
+            processes=processes,
+        )
+        if command.complete_text:
+            _complete(model, prompts, request)
+        elif processes.is_main:
+            _generate(model, prompts, request, command.out)
+        else:
+            for _ in model.generate_each(prompts, request):
+                pass
+        processes.barrier()  # whoever leaves early is missed
+
+
+def _prompts(command: GenerateCommand) -> list[str]:
     from dalle.sampling.prompts import read_prompts
-    from dalle.sampling.request import Request
 
     prompts = list(command.texts)
     if command.prompts is not None:
         prompts += read_prompts(command.prompts)
     if not prompts:
         raise InputError('no prompt came; give some, or a file with --prompts ("" is no condition)')
-    request = Request(
+    return prompts
+
+
+def _request(command: GenerateCommand) -> "Request":
+    from dalle.sampling.request import Request
+
+    return Request(
         num_samples=command.num_samples,
         keep=command.keep,
         seed=command.seed,
@@ -94,31 +129,31 @@ def run(command: GenerateCommand) -> None:
         rank_by=command.rank_by,
         launch=command.launch,
     )
-    model = load(
-        command.model,
-        device=command.device,
-        dtype=command.dtype,
-        clip=command.clip,
-        weights=command.weights,
-    )
-    if command.complete_text:
-        _complete(model, prompts, request)
-    else:
-        _generate(model, prompts, request, command.out)
 
 
 def _complete(model: "Pipeline", beginnings: list[str], request: "Request") -> None:
-    sampling = request.sampling(model.sampling)
-    for beginning in beginnings:
-        for text in model.complete_text(
+    """Print captions; each process completes one beginning at a time."""
+    sampling, processes = request.sampling(model.sampling), model.processes
+
+    def completed(beginning: str) -> list[str]:
+        return model.complete_text(
             beginning,
             num_samples=request.num_samples,
             seed=request.seed,
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
-        ):
-            print(text)
+        )
+
+    for start in range(0, len(beginnings), processes.size):
+        mine = beginnings[start : start + processes.size][processes.rank :][:1]
+        texts = processes.together(partial(_each, completed, mine))
+        for text in chain(*chain(*processes.gather_values(texts))):
+            print(plain(text))
+
+
+def _each(work: "Callable[[str], list[str]]", beginnings: list[str]) -> list[list[str]]:
+    return [work(beginning) for beginning in beginnings]
 
 
 def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Path) -> None:
@@ -144,9 +179,9 @@ def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Pa
         saved = save_results(out, noted())
     for picture in best:
         print(_line(picture))
-    print(
-        f"{len(saved.pictures)} pictures in {saved.folder}, everything about them in {saved.record}"
-    )
+    number, size = len(saved.pictures), model.processes.size
+    by = f" by {size} processes" if size > 1 else ""
+    print(f"{number} pictures{by} in {saved.folder}, everything about them in {saved.record}")
     for sheet in saved.sheets:
         print(f"contact sheet: {sheet}")
 

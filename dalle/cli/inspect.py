@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from dalle.cli import plain
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InspectCommand:
@@ -25,7 +27,7 @@ def run(command: InspectCommand) -> None:
     from dalle.checkpoint.load import resolve
 
     for line in lines(resolve(command.folder)):
-        print(line)
+        print(plain(line))
 
 
 def lines(folder: Path) -> Iterator[str]:

@@ -107,14 +107,17 @@ def text_tokenizer(
     if begun is not None:
         return TextTokenizer.load(begun / TEXT_TOKENIZER)
     if settings.text_tokenizer is not None:
-        given = Path(settings.text_tokenizer).expanduser()
-        if not given.is_file():
-            given = resolve(settings.text_tokenizer) / TEXT_TOKENIZER
-        return TextTokenizer.load(given)
+        return given_tokenizer(settings.text_tokenizer)
     say("learning the words of the captions")
     return TextTokenizer.train(
         some_captions(source), vocab_size=settings.text_vocab, lowercase=settings.lowercase
     )
+
+
+def given_tokenizer(name: str) -> TextTokenizer:
+    """The tokenizer in a file, or in a model's folder."""
+    given = Path(name).expanduser()
+    return TextTokenizer.load(given if given.is_file() else resolve(name) / TEXT_TOKENIZER)
 
 
 def some_captions(source: Source | HubStream, *, most: int = TOKENIZER_SAMPLES) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalle.data.captions import Captions, clean
+from dalle.data.hub_card import check_card
 from dalle.data.pictures import Pictures, Tally
 from dalle.data.rows import IMAGE_COLUMNS
 from dalle.data.tables import BadRow, file_inside
@@ -92,6 +93,8 @@ def undecoded(data: Any, column: str) -> Any:
     """The data set with the files of a column of pictures as they are."""
     import datasets
 
+    if hasattr(data, "with_format"):
+        data = data.with_format(None)
     if isinstance(data.features[column], datasets.Image):
         return data.cast_column(column, datasets.Image(decode=False))
     return data
@@ -138,9 +141,11 @@ def load(place: str, config: str | None, *, streaming: bool = False) -> Any:
             return _streamed(saved) if streaming else saved
         if Path(place).is_file():
             return datasets.load_dataset("parquet", data_files=place, streaming=streaming)
+        check_card(Path(place))
         return datasets.load_dataset(place, config, streaming=streaming)
     except Exception as error:  # network, formats, names: the package has no common ancestor
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        # What it says first of a damaged file is that there was an error.
+        reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"`datasets` cannot load {place!r}: {reason[0]}") from None
 
 

@@ -10,9 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dalle.errors import InputError
+from dalle.json_files import read_json
 
 MODEL_TYPES = ("clip", "siglip", "siglip2")
 IMAGES_AT_ONCE = 32
+WEIGHTS = ".safetensors"
+MAX_BYTES = 64 * 2**20
+"""Of each file but the weights: the largest vocabulary, SigLIP 2's, has half of it."""
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 class TransformersReranker:
@@ -21,8 +26,8 @@ class TransformersReranker:
     Pictures go through the model's PIL image processor, in 8 bits, as they would from a file.
 
     Args:
-        where: the folder, or the name on the hub, of a model with its tokenizer and its image
-            processor. Its weights are read from safetensors, and no code from it is run.
+        where: the folder of a model with its tokenizer and its image processor. Its weights are
+            read from safetensors, no code from it is run, and nothing is fetched that it names.
         device: where it works.
         images_at_once: how many pictures go through it together.
 
@@ -41,12 +46,23 @@ class TransformersReranker:
 
         name = str(where)
         try:
-            config: Any = AutoConfig.from_pretrained(name)
+            _check_files(Path(where))
+            config: Any = AutoConfig.from_pretrained(name, **LOCAL)
             _check_type(config.model_type, name)
-            model: Any = AutoModel.from_pretrained(name, use_safetensors=True)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-            self.processor: Any = AutoImageProcessor.from_pretrained(name, backend="pil")
-        except (OSError, ValueError, KeyError) as error:
+            if getattr(config, "quantization_config", None):
+                raise ValueError("it is quantized")
+            # Its own choice, in it or in one of its parts, may be a kernel on the hub: code.
+            config._attn_implementation = "sdpa"
+            model, found = AutoModel.from_pretrained(
+                name, config=config, use_safetensors=True, output_loading_info=True, **LOCAL
+            )
+            if found["missing_keys"]:
+                raise ValueError(f"its weights lack {sorted(found['missing_keys'])[0]!r}")
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, **LOCAL)
+            self.processor: Any = AutoImageProcessor.from_pretrained(name, backend="pil", **LOCAL)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # whatever the library meets a strange folder with
             raise InputError(
                 f"{name} cannot be used as a CLIP of transformers: {_first_line(error)}"
             ) from error
@@ -102,6 +118,19 @@ class TransformersReranker:
             images=pixels, input_data_format="channels_last", return_tensors="pt"
         )
         return _unit(self.model.get_image_features(**inputs.to(self.device)))
+
+
+def _check_files(folder: Path) -> None:
+    """Look at what the library would trust: sizes, and which files are said to hold weights."""
+    if not folder.is_dir():
+        raise ValueError("there is no such folder")
+    for path in folder.iterdir():
+        if path.suffix != WEIGHTS and path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"{path.name} has {path.stat().st_size} bytes; at most {MAX_BYTES}")
+    for path in folder.glob("*.index.json"):
+        for name in map(str, read_json(path)["weight_map"].values()):
+            if not name.endswith(WEIGHTS) or "/" in name or "\\" in name:
+                raise ValueError(f"{path.name} names {name!r}, not weights beside it")
 
 
 def _check_type(model_type: str, name: str) -> None:

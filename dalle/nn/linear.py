@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 LEAST_ROWS = 8
 LEAST_PRODUCTS = 2**20
@@ -74,13 +75,14 @@ def _onednn() -> Callable[..., Tensor] | None:
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
-    x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
-    try:
-        operator: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
-        found = operator(x, weight, x.new_ones(4), "none", [], "")
-    except (AttributeError, RuntimeError, TypeError):
-        return None
-    return operator if torch.equal(found, x @ weight.t() + 1) else None
+    with _disable_current_modes():  # of those who count what is done, or only pretend to do it
+        x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
+        try:
+            operator: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
+            found = operator(x, weight, x.new_ones(4), "none", [], "")
+        except (AttributeError, RuntimeError, TypeError):
+            return None
+        return operator if torch.equal(found, x @ weight.t() + 1) else None
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

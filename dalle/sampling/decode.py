@@ -1,11 +1,13 @@
 """Prefill once for each prompt, then one position at a time.
 
 Pictures are sampled in launches of a fixed number, short ones filled up, and picture i draws from
-its own seed: it does not depend on what else is sampled with it.
+its own seed: it does not depend on what else is sampled with it, nor by which of several processes,
+since a launch is never divided.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,9 +22,31 @@ from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
 class Sampled:
     """Pictures as codes."""
 
+    pictures: Int[Tensor, " n"]
+    """Which ones of those that were asked for, ascending."""
     codes: Int[Tensor, "n rows cols"]
     log_prob: Float[Tensor, " n"]
     """ln p(sampled codes | text) in nats, at temperature 1, unfiltered and unguided."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchShape:
+    """How launches are filled: with as many samples of every prompt in one as of any other."""
+
+    prompts: int
+    samples: int
+    chunks: int
+    """Into so many parts the samples of one prompt are cut."""
+
+    @staticmethod
+    def of(num_samples: int, launch: int) -> "LaunchShape":
+        """For so many samples of each prompt, at most, and `launch` pictures at once."""
+        samples = min(launch, 1 << (num_samples - 1).bit_length())
+        return LaunchShape(launch // samples, samples, -(-num_samples // samples))
+
+    def count(self, num_prompts: int) -> int:
+        """How many launches there are for so many prompts."""
+        return -(-num_prompts * self.chunks // self.prompts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +69,10 @@ def sample_codes(
     given: Int[Tensor, "rows cols"] | None = None,
     keep: Bool[Tensor, "rows cols"] | None = None,
     launch: int = 32,
+    share: tuple[int, int] = (0, 1),
     progress: Callable[[int], None] | None = None,
 ) -> Sampled:
-    """Sample one picture for each seed.
+    """Sample one picture for each seed, or one process's share of them.
 
     Args:
         texts: ids of the text slots of each prompt.
@@ -57,7 +82,9 @@ def sample_codes(
         keep: True for the cells that are taken from `given`; the others are sampled in raster
             order, each seeing all cells before it.
         launch: how many pictures are sampled at once.
-        progress: called with the number of tokens just sampled.
+        share: (r, n) takes every n-th launch from the r-th on: the part of process r of n.
+        progress: called with the number of tokens just sampled, by all processes if each is as
+            fast as this one.
 
     Returns:
         Codes on the CPU, in the order of `seeds`.
@@ -78,7 +105,10 @@ def sample_codes(
         )
     codes = torch.empty(len(seeds), layout.image, dtype=torch.long)
     log_prob = torch.empty(len(seeds))
-    for group in _launches(prompt_of, launch):
+    mine = list(_launches(prompt_of, launch))[share[0] :: share[1]]
+    pictures = torch.tensor(sorted({i for group in mine for i in group.pictures}), dtype=torch.long)
+    tell = _for_everyone(progress, own=len(pictures), everyone=len(seeds))
+    for group in mine:
         sampled = _sample_launch(
             model,
             texts[group.prompts],
@@ -86,15 +116,28 @@ def sample_codes(
             sampling=sampling,
             given=given.flatten(),
             keep=keep.flatten(),
-            progress=_real_progress(progress, len(set(group.pictures))),
+            progress=partial(tell, len(set(group.pictures))),
         )
         codes[group.pictures] = sampled[0].cpu()
         log_prob[group.pictures] = sampled[1].cpu()
-    return Sampled(codes.unflatten(1, layout.grid), log_prob)
+    return Sampled(pictures, codes[pictures].unflatten(1, layout.grid), log_prob[pictures])
 
 
-def _real_progress(progress: Callable[[int], None] | None, pictures: int) -> Callable[[int], None]:
-    return (lambda slots: progress(slots * pictures)) if progress else (lambda slots: None)
+def _for_everyone(
+    progress: Callable[[int], None] | None, *, own: int, everyone: int
+) -> Callable[[int, int], None]:
+    """Takes slots and pictures just sampled, and tells the part of all that they are."""
+    done = told = 0
+
+    def tell(pictures: int, slots: int) -> None:
+        nonlocal done, told
+        done += slots * pictures
+        due = done * everyone // own
+        if progress is not None:
+            progress(due - told)
+        told = due
+
+    return tell
 
 
 def _launches(prompt_of: list[int], launch: int) -> Iterator[_Launch]:
@@ -106,16 +149,16 @@ def _launches(prompt_of: list[int], launch: int) -> Iterator[_Launch]:
     for picture, prompt in enumerate(prompt_of):
         by_prompt.setdefault(prompt, []).append(picture)
     most = max(len(pictures) for pictures in by_prompt.values())
-    samples = min(launch, 1 << (most - 1).bit_length())
+    shape = LaunchShape.of(most, launch)
+    samples = shape.samples
     chunks = [
         (prompt, (pictures[i : i + samples] + [pictures[-1]] * samples)[:samples])
         for prompt, pictures in by_prompt.items()
         for i in range(0, len(pictures), samples)
     ]
-    prompts = launch // samples
-    for i in range(0, len(chunks), prompts):
-        group = chunks[i : i + prompts]
-        group += [group[-1]] * (prompts - len(group))
+    for i in range(0, len(chunks), shape.prompts):
+        group = chunks[i : i + shape.prompts]
+        group += [group[-1]] * (shape.prompts - len(group))
         yield _Launch([prompt for prompt, _ in group], [p for _, chunk in group for p in chunk])
 
 

@@ -9,8 +9,10 @@ import torch
 from dalle.checkpoint import IMAGE_TOKENIZER, MANIFEST, RERANKER, TEXT_TOKENIZER, load_folder
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.launched import own_device
 from dalle.models.dalle import Dalle
 from dalle.models.dvae import Dvae
+from dalle.processes import ALONE, Processes
 from dalle.sampling.filters import Sampling
 from dalle.sampling.picture import Origin
 from dalle.sampling.pipeline import Pipeline
@@ -29,6 +31,7 @@ def load(
     dtype: str = "auto",
     clip: str | Path | None = None,
     weights: Literal["auto", "ema", "model"] = "auto",
+    processes: Processes = ALONE,
 ) -> Pipeline:
     """Load a DALL·E with its tokenizers and, where there is one, its reranker.
 
@@ -41,12 +44,32 @@ def load(
         clip: what ranks pictures in place of the folder's own reranker: a folder with a CLIP of
             ours, or the folder or hub name of a CLIP or SigLIP of `transformers`.
         weights: "auto" takes the averaged weights where there are any.
+        processes: who shares the work; called by all of them, each of which takes a GPU of its own.
 
     Raises:
-        CheckpointError: a folder is damaged, of another kind or of a newer format.
+        CheckpointError: a folder is damaged, of another kind or of a newer format, or not the same
+            on all processes.
         InputError: there is no such folder, device or dtype.
     """
-    place = choose_device(device)
+    pipeline = processes.together(
+        lambda: _read(
+            where, device=device, dtype=dtype, clip=clip, weights=weights, processes=processes
+        )
+    )
+    _check_same(pipeline, where)
+    return pipeline
+
+
+def _read(
+    where: str | Path,
+    *,
+    device: str,
+    dtype: str,
+    clip: str | Path | None,
+    weights: Literal["auto", "ema", "model"],
+    processes: Processes,
+) -> Pipeline:
+    place = choose_device(device if processes.size == 1 else own_device(device))
     kind = _choose_dtype(dtype, place)
     loaded = load_folder(where, kind="dalle", weights=weights, device=place)
     image_tokenizer = load_folder(loaded.path / IMAGE_TOKENIZER, kind="dvae", device=place)
@@ -68,7 +91,22 @@ def load(
             reranker="" if reranker is None else RERANKER if clip is None else str(clip),
             reranker_folder=Path(reranker) if reranker and Path(reranker).is_dir() else None,
         ),
+        processes=processes,
     )
+
+
+def _check_same(pipeline: Pipeline, where: str | Path) -> None:
+    """That all processes have read the same: a run may have saved another step in between."""
+    origin, decoder = pipeline.origin, pipeline.model
+    assert isinstance(decoder, Dalle)
+    dtype = str(decoder.image_head.weight.dtype)
+    mine = [origin.model_hash, origin.weights, dtype]
+    first = pipeline.processes.on_main(lambda: mine)
+    differs = CheckpointError(
+        f"{where} holds another model than on the main process, or its dtype is another one; give "
+        "the folder of one step, and a dtype"
+    )
+    pipeline.processes.agree(None if mine == first else differs)
 
 
 def choose_device(name: str) -> torch.device:

@@ -143,7 +143,8 @@ def _write_sheet(writing: _Writing) -> None:
 
 
 def _finish(writing: _Writing) -> Saved:
-    _write_sheet(writing)
+    if writing.bands:  # there are none when the first prompt was interrupted half-way
+        _write_sheet(writing)
     sheets = json.dumps([path.name for path in writing.sheets])
     records = ",\n".join(writing.records)
     text = f'{{"format": {FORMAT},\n"contact_sheets": {sheets},\n"pictures": [\n{records}\n]}}\n'

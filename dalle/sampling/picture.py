@@ -1,5 +1,6 @@
 """A generated picture, what made it, and the PNG file that carries all of this with it."""
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, fields
@@ -177,25 +178,38 @@ def _value(name: str, chunk: str) -> Any:
 
 
 def create(path: Path, data: bytes) -> None:
-    """Write a file that must not exist yet; what cannot be finished is removed.
+    """Write a file that must not exist yet; under its name it is whole or absent.
 
     Raises:
         FileExistsError: it exists, be it as a link to nowhere.
         SaveError: it cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    _must_be_new(path)
+    # Beside it, so that neither a signal nor the end of the process leaves half of it.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+        with os.fdopen(os.open(scratch, flags | getattr(os, "O_BINARY", 0), 0o666), "wb") as file:
+            file.write(data)
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            raise
+        except OSError:  # some file systems have no hard links
+            _must_be_new(path)
+            scratch.replace(path)
     except FileExistsError:
         raise
     except OSError as error:
         raise SaveError(_save_message(path, len(data), error)) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise SaveError(_save_message(path, len(data), error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def _must_be_new(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(path)
 
 
 def _save_message(path: Path, size: int, error: OSError) -> str:

@@ -12,6 +12,7 @@ from dalle.checkpoint import save_model_folder
 from dalle.config import to_json
 from dalle.errors import InputError
 from dalle.models.dalle import Dalle
+from dalle.processes import ALONE, Processes
 from dalle.protocols import Decoder, ImageTokenizer, Reranker
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
@@ -35,6 +36,8 @@ class Pipeline:
         reranker: ranks pictures; without one the model's own ln p(picture | text) does.
         sampling: the settings where a request names none; None: the published ones.
         origin: what the files of pictures are to say of the model.
+        processes: who shares the work (`dalle.launched.joined`), each with such a pipeline, and
+            calls the same methods. The main process gets the pictures, the others empty lists.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Pipeline:
         reranker: Reranker | None = None,
         sampling: Sampling | None = None,
         origin: Origin | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         for name, mine, theirs in (
             ("grid", model.layout.grid, tuple(image_tokenizer.grid)),
@@ -63,6 +67,7 @@ class Pipeline:
         self.reranker = reranker
         self.sampling = sampling or Sampling()
         self.origin = origin or Origin()
+        self.processes = processes
 
     def generate(
         self,
@@ -83,6 +88,7 @@ class Pipeline:
         Raises:
             InputError: a setting or the given picture cannot be used.
             OutOfMemoryError: even half a launch is too much for the device.
+            RankError: another process failed or is gone.
         """
         return next(self.generate_each([prompt], Request(**wishes), progress=progress))
 
@@ -143,7 +149,9 @@ class Pipeline:
         rank_by: Literal["auto", "log_prob"] = "auto" if record.score_kind == "clip" else "log_prob"
         request = Request(seed=record.seed, launch=made.launch, rank_by=rank_by)
         plan = Plan(request=request, sampling=made.sampling, given=given)
-        [[picture]] = paint(self._parts, [record.prompt], [record.seed], plan)
+        # One picture is nothing to share.
+        alone = replace(self._parts, processes=ALONE)
+        [[picture]] = paint(alone, [record.prompt], [record.seed], plan)
         return picture
 
     def complete_text(
@@ -213,6 +221,7 @@ class Pipeline:
             image_tokenizer=self.image_tokenizer,
             reranker=self.reranker,
             origin=self.origin,
+            processes=self.processes,
         )
 
     @torch.no_grad()

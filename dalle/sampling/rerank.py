@@ -1,6 +1,5 @@
 """Which of many pictures show a text best: scores by a CLIP, and the order that they give."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle.checkpoint import TEXT_TOKENIZER, load_folder
+from dalle.checkpoint.hub import PATTERNS, download
 from dalle.errors import InputError
+from dalle.json_files import read_json
 from dalle.models.clip import Clip
 from dalle.models.clip_transformers import TransformersReranker
 from dalle.protocols import Reranker
@@ -18,7 +19,8 @@ from dalle.tokenizers.text import TextTokenizer
 
 IMAGES_AT_ONCE = 64
 CONFIG = "config.json"
-MAX_CONFIG_BYTES = 1 << 24
+FILES = (*PATTERNS, "*.model")
+"""Of a model of `transformers`; the last are vocabularies."""
 
 
 class ClipReranker:
@@ -98,7 +100,8 @@ def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Rera
     path = Path(where).expanduser()
     fields = _read_config(path) if path.exists() else _fetch_config(str(where))
     if "model_type" in fields:
-        return TransformersReranker(path if path.exists() else str(where), device=device)
+        folder = path if path.exists() else download(str(where), patterns=FILES)
+        return TransformersReranker(folder, device=device)
     loaded = load_folder(where, kind="clip", device=device)
     assert isinstance(loaded.module, Clip)
     return ClipReranker(loaded.module, TextTokenizer.load(loaded.path / TEXT_TOKENIZER))
@@ -159,11 +162,8 @@ def _fetch_config(name: str) -> dict[str, Any]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """The fields of config.json, or none where whoever loads the folder will say what is wrong."""
-    path = folder / CONFIG
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            return {}
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        fields = read_json(folder / CONFIG)
+    except (OSError, ValueError):
         return {}
     return fields if isinstance(fields, dict) else {}

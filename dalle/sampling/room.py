@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from dalle.errors import OutOfMemoryError
+from dalle.processes import ALONE, Processes
 from dalle.sampling.decode import Sampled
 
 
@@ -18,29 +20,47 @@ class Fitted:
     launch: int
 
 
-def sample_in_room(sample: Callable[[int], Sampled], launch: int) -> Fitted:
+def sample_in_room(
+    sample: Callable[[int], Sampled], launch: int, processes: Processes = ALONE
+) -> Fitted:
     """Call `sample` with a launch, and where memory runs out once more with half of it.
+
+    Where it runs out on one process, all of them take half: a launch has one shape.
 
     Raises:
         OutOfMemoryError: half is too many, too.
     """
     smaller = max(1, launch // 2)
     for attempt in (launch, smaller):
-        try:
-            return Fitted(sampled=sample(attempt), launch=attempt)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            reason = str(error).splitlines()[0]
-        # Outside of `except`: while an error is handled, its frames keep their tensors.
+        tried = processes.together(partial(_try, sample, attempt))
+        short = isinstance(tried, str)
+        if not any(processes.sum([short])):
+            assert isinstance(tried, Sampled)
+            return Fitted(sampled=tried, launch=attempt)
         if attempt == launch:
             warnings.warn(
                 f"too little memory for {launch} pictures at once; trying {smaller}", stacklevel=2
             )
-    raise OutOfMemoryError(
-        f"too little memory to sample {smaller} pictures at once ({reason}); lower launch, or take "
-        "another device or dtype"
+    processes.agree(
+        OutOfMemoryError(
+            f"too little memory to sample {smaller} pictures at once ({tried}); lower launch, or "
+            "take another device or dtype"
+        )
+        if short
+        else None
     )
+    raise AssertionError("no process is short of memory")
+
+
+def _try(sample: Callable[[int], Sampled], launch: int) -> Sampled | str:
+    """What was sampled, or why there is too little memory for it."""
+    try:
+        return sample(launch)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        # Without the error, whose frames keep their tensors.
+        return str(error).splitlines()[0]
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dalle.errors import CheckpointError, SaveError
+from dalle.json_files import read_json
 
 FORMAT = 1
 KIND = "text_tokenizer"
@@ -59,15 +60,10 @@ def read_tokenizer(path: Path) -> tuple[list[tuple[str, str]], bool]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise CheckpointError(
-                f"{str(path)!r} has {size} bytes; a text tokenizer has at most {MAX_FILE_BYTES}"
-            )
-        data = json.loads(path.read_bytes().decode("utf-8"))
+        data = read_json(path, most=MAX_FILE_BYTES)
     except OSError as error:
         raise CheckpointError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(
             f"{str(path)!r} is cut off or damaged, or no text tokenizer: {error}"
         ) from None

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from dalle.errors import ConfigError
+from dalle.checkpoint.weights import open_tensors
+from dalle.errors import CheckpointError, ConfigError
+from dalle.processes import TIMEOUT
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import on_host
-from dalle.training.world import TIMEOUT, World
+from dalle.training.world import World
 
 FILES = "compression-*.safetensors"
 UPDATES = "updates"
@@ -71,12 +72,25 @@ class PowerSgd:
         return lambda folder: save_file(kept, folder / file)
 
     def load(self, folder: Path) -> None:
-        """Go on; among another number of processes each takes the mean of what all had left."""
+        """Go on; among another number of processes each takes the mean of what all had left.
+
+        Raises:
+            CheckpointError: the files are not what `take_state` wrote.
+        """
         paths = sorted(folder.glob(FILES))
         if not paths:  # the run was not compressed so far
             return
         mine = folder / _file_name(self._world.rank, self._world.size)
         read = [_read(path) for path in ([mine] if mine in paths else paths)]
+        try:
+            self._put_back(read)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{folder / FILES} are not the state of compressed gradients ({error!r}); take "
+                "another checkpoint"
+            ) from None
+
+    def _put_back(self, read: list[dict[str, Tensor]]) -> None:
         kept = self._kept()
         for full_name, first in read[0].items():
             name, _, bucket = full_name.partition("/")
@@ -125,7 +139,7 @@ def check_compression(world: World, config: TrainConfig) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
+    with open_tensors(path) as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
 
 

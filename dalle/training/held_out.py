@@ -57,11 +57,15 @@ class EvaluatedModel:
             weights = self.ema.weights(keep=keep)
         else:
             weights = whole_weights(self.module, self.shards, keep=keep)
-        if not keep:
-            return self.module
-        copy = self.task.build()
-        copy.load_state_dict(weights, assign=True)
-        return copy.to(self.world.device).eval()
+
+        def build() -> nn.Module:
+            if not keep:
+                return self.module
+            copy = self.task.build()
+            copy.load_state_dict(weights, assign=True)
+            return copy.to(self.world.device).eval()
+
+        return self.world.together(build)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,19 +86,26 @@ class HeldOut:
                 return self.run.task.validate(model, self._batches(), step=done)
 
             # By one process: another's part of the weights is no model.
-            divided = self.world.divides_weights
-            return self.world.on_main(validate) if divided else validate()
+            if self.world.divides_weights:
+                return self.world.on_main(validate)
+            return self.world.together(validate)
 
     def preview(self, done: int) -> list[Path]:
-        """Pictures after update `done`, by the main process; called by every process."""
+        """Pictures after update `done`, by the main process, for which the others wait; called by
+        every process."""
         folder = self.run.out / "previews" / f"step-{done:08d}"
-        with self.model.evaluating() as model, torch.no_grad(), saving(folder):
-            batch = next(self._batches(), None) if self.world.is_main else None
-            if batch is None:  # every held-out sample is damaged or left out
-                return []
-            noise.seed_noise(self.run.config.seed, noise.PREVIEW)
-            folder.mkdir(parents=True, exist_ok=True)
-            return self.run.task.preview(model, batch, folder)
+        with self.model.evaluating() as model, torch.no_grad():
+
+            def preview() -> list[str]:
+                batch = next(self._batches(), None)
+                if batch is None:  # every held-out sample is damaged or left out
+                    return []
+                noise.seed_noise(self.run.config.seed, noise.PREVIEW)
+                with saving(folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    return [str(path) for path in self.run.task.preview(model, batch, folder)]
+
+            return [Path(path) for path in self.world.on_main(preview)]
 
     def _batches(self) -> Iterator[Batch]:
         config = self.run.config

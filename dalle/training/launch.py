@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator, DistributedType
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from dalle.errors import ConfigError
+from dalle.launched import control_group, no_launcher, num_launched
+from dalle.processes import TIMEOUT
 from dalle.training.settings import TrainConfig
-from dalle.training.world import TIMEOUT, World
+from dalle.training.world import World
 
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -56,7 +57,13 @@ def open_world(config: TrainConfig) -> World:
             )
     except (ImportError, ValueError, AssertionError) as error:
         raise ConfigError(f"the launcher's settings do not work here: {error}") from error
+    # A weight is used once in a pass: keeping its short copy till the end helps nobody, and holds
+    # the whole model once more where layers are computed again, or gathered one by one.
+    torch.set_autocast_cache_enabled(False)
     check_world(accelerator.num_processes, accelerator.distributed_type, deepspeed=deepspeed)
+    if cpu and precision == "float16" and not deepspeed:
+        # On CPUs accelerate computes in float32 then, and says nothing.
+        accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
     _check_settings(accelerator, config)
     return World(
         accelerator=accelerator,
@@ -65,13 +72,14 @@ def open_world(config: TrainConfig) -> World:
         strategy="fsdp2" if fsdp else _strategy(accelerator),
         offload=_offload(accelerator, fsdp=fsdp),
         precision=precision,
-        control=_control_group(accelerator.num_processes),
+        control=control_group() if accelerator.num_processes > 1 else None,
     )
 
 
 def close_world(world: World) -> None:
     """Let go of accelerate's state, so that the next run in this process starts afresh."""
     world.accelerator.free_memory()
+    torch.set_autocast_cache_enabled(True)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -132,7 +140,6 @@ def _ignore_warnings_of_others() -> None:
 
 
 def _check_launch(*, deepspeed: bool, fsdp: bool) -> None:
-    launched = int(os.environ.get("WORLD_SIZE", 1))
     if deepspeed and fsdp:
         raise ConfigError(
             "DeepSpeed and FSDP were both asked for; unset ACCELERATE_USE_DEEPSPEED or "
@@ -143,13 +150,9 @@ def _check_launch(*, deepspeed: bool, fsdp: bool) -> None:
             "FSDP's first version was asked for; set FSDP_VERSION=2 (fsdp_version: 2 in the "
             "launcher's file)"
         )
-    if "LOCAL_RANK" not in os.environ and (launched > 1 or deepspeed or fsdp):
-        asked = "DeepSpeed was asked for" if deepspeed else "FSDP was asked for"
-        what = asked if deepspeed or fsdp else f"WORLD_SIZE is {launched}"
-        raise ConfigError(
-            f"{what}, but no launcher started this process (it has no LOCAL_RANK): start it with "
-            "`torchrun --nproc_per_node N` or `accelerate launch`, or unset the variable"
-        )
+    num_launched()
+    if "LOCAL_RANK" not in os.environ and (deepspeed or fsdp):
+        raise no_launcher("DeepSpeed was asked for" if deepspeed else "FSDP was asked for")
 
 
 def check_world(seen: int, kind: DistributedType, *, deepspeed: bool) -> None:
@@ -203,11 +206,3 @@ def _offload(accelerator: Accelerator, *, fsdp: bool) -> bool:
         return False
     zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
     return (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
-
-
-def _control_group(size: int) -> Any:
-    if size == 1:
-        return None
-    if dist.get_backend() == "gloo":
-        return dist.group.WORLD
-    return dist.new_group(backend="gloo", timeout=TIMEOUT)

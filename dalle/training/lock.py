@@ -95,7 +95,7 @@ class FolderLock:
 def _read_owner(file: int) -> dict[str, object]:
     try:
         owner = json.loads(os.pread(file, 4096, 0))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 

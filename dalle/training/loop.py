@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from dalle.checkpoint.links import refuse_links_in_run
 from dalle.checkpoint.load import WEIGHTS
 from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
 from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
 from dalle.errors import Interrupted, NonFiniteError
+from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
 from dalle.training import noise
 from dalle.training.ema import DividedEma, Ema
@@ -30,7 +32,7 @@ from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
-from dalle.training.signals import StopRequest, stop_with_launcher
+from dalle.training.signals import StopRequest
 from dalle.training.state import TRAINING, Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
@@ -350,6 +352,7 @@ def _average(
 
 
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
+    refuse_links_in_run(out)
     stack.enter_context(FolderLock(out))
     sweep(out)
     forget_processes(out)

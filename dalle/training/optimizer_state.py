@@ -4,19 +4,20 @@ Each process writes its share of the tensors to one safetensors file, and reads 
 that a run goes on with any number of processes under any strategy.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dalle.checkpoint.manifest import write_json
+from dalle.checkpoint.weights import open_tensors
 from dalle.errors import CheckpointError
+from dalle.json_files import read_json
 from dalle.training.shards import Shards, on_host, shape_of
 from dalle.training.world import World
 
@@ -73,7 +74,7 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
     """What `take_state` wrote, one tensor at a time.
 
     Raises:
-        CheckpointError: it is of another model, or not there.
+        CheckpointError: it is of another model, incomplete, or not there.
     """
     parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
     paths = sorted(folder.glob(f"{OPTIMIZER}*.safetensors"))
@@ -82,8 +83,9 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
             f"{folder} holds no optimizer state that this version reads; go on with the version "
             "that wrote it, or start from its weights in another folder"
         )
+    keys: dict[str, set[str]] = {}
     for path in paths:
-        with safe_open(path, framework="pt") as file:
+        with open_tensors(path) as file:
             for full_name in file.keys():  # noqa: SIM118
                 key, _, name = full_name.partition("/")
                 tensor = file.get_tensor(full_name)
@@ -91,8 +93,16 @@ def read_state(folder: Path, module: nn.Module) -> Iterator[Saved]:
                 wanted = torch.Size([]) if key == STEP else shape
                 if shape is None or tensor.shape != wanted:
                     raise CheckpointError(f"{path}: {full_name!r} is of another model")
+                keys.setdefault(name, set()).add(key)
                 # A copy: what lies in the file's bytes may lie at any address.
                 yield Saved(key=key, name=name, tensor=tensor.clone())
+    every = set().union(*keys.values())
+    for name, some in keys.items():
+        if some != every:
+            raise CheckpointError(
+                f"{folder} lacks '{min(every - some)}/{name}', of which it holds the rest; take "
+                "another checkpoint"
+            )
 
 
 def state_of(
@@ -126,10 +136,27 @@ def load_optimizer(
 
 
 def load_scaler(folder: Path, scaler: Any) -> None:
-    """Put float16's loss scale back, where there is one."""
-    if scaler is not None and (folder / SCALER).is_file():
-        state: Mapping[str, Any] = json.loads((folder / SCALER).read_text(encoding="utf-8"))
-        scaler.load_state_dict(state)
+    """Put float16's loss scale back, where there is one.
+
+    Raises:
+        CheckpointError: the file is not what `take_state` wrote.
+    """
+    path = folder / SCALER
+    if scaler is None or not path.is_file():
+        return
+    try:
+        state = read_json(path)
+        if state.keys() != scaler.state_dict().keys():
+            raise ValueError(f"it has the fields {sorted(state)}")
+        scaler.load_state_dict({name: _number(value) for name, value in state.items()})
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not the state of a loss scale: {error}") from None
+
+
+def _number(value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return value
 
 
 def _gatherer(

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import torch
 
 from dalle.errors import DataError, OutOfMemoryError
+from dalle.processes import lost_others
 from dalle.training.settings import TrainConfig
-from dalle.training.world import World, lost_others
+from dalle.training.world import World
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def plain_words(config: TrainConfig, world: World) -> Iterator[None]:
         raise OutOfMemoryError(
             f"out of memory: {reason}. Raise micro_batches (now {config.micro_batches}), which "
             f"changes nothing else, or lower batch_size (now {config.batch_size}) or the model's "
-            "width or depth"
+            "width or depth; `dalle plan` says what a run needs"
         ) from error
 
 

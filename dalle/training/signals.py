@@ -1,9 +1,6 @@
 """Signals that ask a run to stop: the step is finished and saved first."""
 
-import ctypes
-import os
 import signal
-import sys
 import threading
 import time
 from types import FrameType, TracebackType
@@ -11,7 +8,6 @@ from typing import Any
 
 NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
 SAME_PRESS_SECONDS = 1.0
-PR_SET_PDEATHSIG = 1
 
 
 class StopRequest:
@@ -50,13 +46,3 @@ class StopRequest:
                 raise KeyboardInterrupt
             self._pressed = self._pressed or now
         self.signal = signal.Signals(number).name
-
-
-def stop_with_launcher() -> None:
-    """Ask the kernel to send SIGTERM to this process when its launcher dies.
-
-    Only for processes that a launcher started (they have LOCAL_RANK): without it the death of
-    torchrun or `accelerate launch` leaves them training on.
-    """
-    if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dalle.errors import NonFiniteError
 from dalle.training.compression import PowerSgd
 from dalle.training.fsdp import fully_sharded
+from dalle.training.loss_scale import check_scale
 from dalle.training.optim import build_optimizer, set_lr
 from dalle.training.optimizer_state import (
     load_optimizer,
@@ -23,8 +23,6 @@ from dalle.training.optimizer_state import (
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Fsdp2Shards, Shards, Undivided
 from dalle.training.world import World
-
-SMALLEST_SCALE = 2.0**-10
 
 
 class TorchUpdater:
@@ -103,8 +101,7 @@ class TorchUpdater:
     def _step_scaled(self, norm: Float[Tensor, ""]) -> Float[Tensor, ""]:
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        if self._scaler.get_scale() < SMALLEST_SCALE:
-            raise NonFiniteError("float16 overflows at every loss scale; use bfloat16")
+        check_scale(self._scaler.get_scale())
         return torch.where(norm.isfinite(), norm, torch.zeros_like(norm))
 
     def take_state(self) -> Callable[[Path], None]:

@@ -199,12 +199,12 @@ def keep_metrics(path: Path, *, up_to: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             line = json.loads(text)
             if text.endswith("\n") and line["step"] <= up_to:
                 kept.append(text)
-        except (ValueError, KeyError, TypeError):  # cut short by a kill
+        except (ValueError, KeyError, TypeError, RecursionError):  # cut short by a kill
             continue
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dalle.errors import ConfigError
+from dalle.training.loss_scale import LossScale, check_scale
 from dalle.training.optim import build_optimizer, set_lr
 from dalle.training.optimizer_state import (
     STEP,
@@ -25,6 +26,8 @@ from dalle.training.shards import Shards, Undivided, Zero3Shards
 from dalle.training.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET = 50_000_000
+"""Numbers that travel together. DeepSpeed's own choice is ten times as many: 2 GB a buffer."""
 
 
 class ZeroUpdater:
@@ -48,10 +51,13 @@ class ZeroUpdater:
         if world.strategy == "zero3":
             self.shards = Zero3Shards(rank=world.rank, size=world.size, device=world.device)
         self._states = _begin_states(self._engine.optimizer)
-        self._scaler = getattr(self._engine.optimizer, "torch_autocast_gradscaler", None)
+        self._scaler = LossScale() if world.precision == "float16" else None
         if state is not None:
             self._load(state)
             load_scaler(state, self._scaler)
+        if self._scaler is not None:
+            self._engine.optimizer.torch_autocast_gradscaler = None
+            self._engine.optimizer.override_loss_scale(self._scaler.scale)
 
     def backward(self, loss: Float[Tensor, ""], *, last: bool) -> None:
         """The engine averages over processes; that it also would over micro-batches is off."""
@@ -59,11 +65,20 @@ class ZeroUpdater:
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
 
     def apply(self, *, lr: float) -> Float[Tensor, ""]:
-        """See `Updater`; a gradient that is not finite leaves the weights alone and is returned."""
-        set_lr(self._engine.optimizer, lr)
+        """See `Updater`; a gradient that is not finite leaves the weights alone and is returned.
+
+        With float16 overflows lower the loss scale, no norm tells of them.
+        """
+        optimizer = self._engine.optimizer
+        set_lr(optimizer, lr)
         self._engine.step()
-        if getattr(self._engine.optimizer, "overflow", False):
-            return torch.tensor(torch.nan)
+        overflow = bool(getattr(optimizer, "overflow", False))
+        if self._scaler is not None:
+            self._scaler.update(finite=not overflow)
+            check_scale(self._scaler.scale)
+            optimizer.override_loss_scale(self._scaler.scale)
+        if overflow:
+            return torch.tensor(torch.nan if self._scaler is None else 0.0)
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
 
     def take_state(self) -> Callable[[Path], None]:
@@ -131,9 +146,16 @@ def _set_engine(world: World, config: TrainConfig) -> None:
     settings["gradient_clipping"] = config.optim.clip_norm or 0.0
     # torch's AdamW on the host too: DeepSpeed's has to be compiled first, and rounds otherwise.
     settings["zero_force_ds_cpu_optimizer"] = False
+    for name in ("reduce_bucket_size", "allgather_bucket_size"):
+        settings["zero_optimization"].setdefault(name, BUCKET)
     if world.precision != "float32":
-        # Weights stay float32 and the layers compute in the shorter type, as under DDP.
-        settings["torch_autocast"] = {"enabled": True, "dtype": world.precision}
+        # Weights stay float32 and the layers compute in the shorter type, as under DDP. Gradients
+        # travel in float32, those of no layers excepted.
+        settings["torch_autocast"] = {
+            "enabled": True,
+            "dtype": world.precision,
+            "lower_precision_safe_modules": [],
+        }
     world.accelerator.gradient_accumulation_steps = config.micro_batches
 
 

@@ -38,6 +38,7 @@ def loads(arguments: list[str]) -> tuple[int, set[str], str]:
         (["--help"], 0, "train vae"),
         (["train", "--help"], 0, "train clip"),
         (["train", "dalle", "--help"], 0, "--text-slots"),
+        (["plan", "dalle", "--help"], 0, "--tflops"),
         (["generate", "--help"], 0, "--complete-text"),
         (["--version"], 0, "dalle "),
         (["presets"], 0, "3,000,000 steps of 512"),

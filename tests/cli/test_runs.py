@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dalle.checkpoint.manifest import read_manifest
+from dalle.checkpoint.manifest import read_manifest, write_manifest
+from dalle.checkpoint.steps import list_steps
 from dalle.cli import main
+from dalle.tokenizers.text import TextTokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +148,19 @@ def test_a_run_goes_on_without_what_it_began_with(
         for folder in (newest, trained.dalle / "step-00000004")
     ]
     assert inside[0] == inside[1]
+
+
+def test_another_tokenizer_is_refused_and_nothing_touched(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(trained.clip, tmp_path / "clip")
+    for step in list_steps(out):
+        TextTokenizer.train(["a red circle"] * 9, vocab_size=257).save(step / "text_tokenizer.json")
+        write_manifest(step)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert main(["train", "clip", "--resume", str(out), "--device", "cpu"]) == 2
+    assert "then, 257 now" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_training_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

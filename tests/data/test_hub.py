@@ -102,6 +102,14 @@ def test_lists_of_captions_and_none(tmp_path: Path) -> None:
         open_dataset(tmp_path / "bare")
 
 
+def test_the_format_of_a_saved_table_plays_no_part(table: Dataset, tmp_path: Path) -> None:
+    for kind in ("numpy", "pandas", "torch"):
+        table.select([0]).with_format(kind).save_to_disk(tmp_path / kind)
+        source = open_dataset(tmp_path / kind)
+        assert rows(source) == [("0", ("a",))]
+        assert source[0].image.size == (6, 4)
+
+
 def test_splits_are_chosen_by_name(table: Dataset, tmp_path: Path) -> None:
     parts = DatasetDict({"train": table, "test": table.select([0])})
     parts.save_to_disk(tmp_path / "parts")

@@ -191,20 +191,3 @@ def test_a_model_of_another_type_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="type 'bert'; for reranking it takes one of clip, siglip"):
         TransformersReranker(tmp_path)
-
-
-def test_missing_weights_are_named_and_pickled_ones_are_not_read(tmp_path: Path):
-    save_clip(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(InputError, match="cannot be used as a CLIP of transformers"):
-        TransformersReranker(tmp_path)
-
-
-def test_code_in_the_folder_is_not_run(tmp_path: Path):
-    save_clip(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
-    assert torch.isfinite(TransformersReranker(tmp_path).score(["large"], pictures(1))).all()

@@ -192,6 +192,29 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_made(tmp_pat
         save_results(tmp_path / "file", never())
 
 
+def test_an_interrupt_leaves_no_half_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, count = os.fdopen, 0
+
+    def open_once(descriptor: int, mode: str) -> object:
+        nonlocal count
+        count += 1
+        if count == 2:
+            os.write(descriptor, b"half")
+            os.close(descriptor)
+            raise KeyboardInterrupt
+        return real(descriptor, mode)
+
+    monkeypatch.setattr(os, "fdopen", open_once)
+    with pytest.raises(KeyboardInterrupt):
+        save_results(tmp_path, [[picture(seed=1), picture(seed=2)]])
+    data = json.loads((tmp_path / "generation.json").read_text("utf-8"))
+    [file] = [path for path in tmp_path.iterdir() if path.name != "generation.json"]
+    assert [entry["file"] for entry in data["pictures"]] == [file.name]
+    assert read_metadata(file).seed == 1
+
+
 def test_a_full_disk_is_named_and_leaves_no_half_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

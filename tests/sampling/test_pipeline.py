@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dalle.errors import InputError, OutOfMemoryError
-from dalle.sampling import painting
+from dalle.sampling import decode, painting
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
 from dalle.sampling.pipeline import Pipeline
@@ -85,6 +85,25 @@ def test_prompts_go_through_in_groups(plain: Pipeline, monkeypatch: pytest.Monke
     assert [p.prompt for pictures in parts for p in pictures[:1]] == prompts
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one[0].codes, other[0].codes)
+
+
+@pytest.mark.parametrize(("num_samples", "launch"), [(1, 7), (3, 8), (3, 32), (5, 4), (40, 32)])
+def test_pictures_lie_in_the_same_launches_whatever_the_number_of_processes(
+    num_samples: int, launch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(painting, "LAUNCHES_AT_ONCE", 2)
+    num_prompts, of_one = 100, None
+    for processes in (1, 2, 5, 64):
+        launches, start = [], 0
+        while start < num_prompts:
+            at_once = painting._prompts_at_once(num_samples, launch, processes)
+            prompts = range(start, min(start + at_once, num_prompts))
+            prompt_of = [prompt for prompt in prompts for _ in range(num_samples)]
+            for one in decode._launches(prompt_of, launch):
+                launches.append([start * num_samples + picture for picture in one.pictures])
+            start += at_once
+        of_one = of_one or launches
+        assert launches == of_one
 
 
 def test_each_prompt_may_have_its_own_seed(plain: Pipeline) -> None:

@@ -1,6 +1,5 @@
 """PowerSGD under DDP: what it changes, what it keeps for a resume, what it refuses."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dalle import checkpoint
 from dalle.checkpoint import steps
-from dalle.training import tracking
+from dalle.errors import CheckpointError
 from dalle.training.compression import PowerSgd
 from dalle.training.launch import open_world
 from dalle.training.optim import OptimConfig
 from dalle.training.schedules import WarmupCosine
 from dalle.training.settings import TrainConfig
-from tests.training.toy_group import ToyGroup, finish_together
+from tests.training.toy_group import ToyGroup, finish_together, kill_after
 from tests.training.toy_process import curve
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
@@ -34,12 +33,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "run"
     finish_together(out, powersgd_rank=1, **RUN)
     return out
-
-
-def kill_after(step: int, out: Path) -> None:
-    group = ToyGroup(out, task={"slow_at": step}, powersgd_rank=1, **RUN)
-    group.wait_for(f'"step": {step},', out / tracking.METRICS)
-    assert set(group.kill()) == {-signal.SIGKILL}
 
 
 def kept(out: Path) -> dict[str, Tensor]:
@@ -69,7 +62,7 @@ def test_gradients_are_whole_during_the_warm_up_and_products_after_it(
 
 def test_a_run_goes_on_bit_for_bit(tmp_path: Path, unbroken: Path) -> None:
     out = tmp_path / "run"
-    kill_after(8, out)
+    kill_after(8, out, powersgd_rank=1, **RUN)
     assert "going on from step 5" in finish_together(out, powersgd_rank=1, **RUN)
     assert curve(out) == curve(unbroken)
     expected, found = kept(unbroken), kept(out)
@@ -84,7 +77,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     tmp_path: Path, unbroken: Path, size: int
 ) -> None:
     out = tmp_path / "run"
-    kill_after(8, out)
+    kill_after(8, out, powersgd_rank=1, **RUN)
     finish_together(out, powersgd_rank=1, **(RUN | {"size": size}))
     assert steps.read_run(steps.list_steps(out)[-1])["world"] == size
     found, expected = curve(out)[-2]["loss"], curve(unbroken)[-2]["loss"]
@@ -140,6 +133,27 @@ def test_another_number_of_processes_shares_what_was_left_over(
     torch.testing.assert_close(alone.state.error_dict[0], 2 * rest)
     assert torch.equal(alone.state.q_memory_dict[0], saved["q/0"])
     assert alone.state.iter == 5
+
+
+@pytest.mark.parametrize("change", ["pickle", "name", "bucket", "missing"])
+def test_files_that_are_no_state_of_it_are_refused(
+    tmp_path: Path, alone: PowerSgd, change: str
+) -> None:
+    alone.take_state()(tmp_path)
+    (path,) = tmp_path.glob("*.safetensors")
+    saved = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    if change == "pickle":
+        torch.save(saved, path)
+    elif change == "missing":  # from one of two
+        path.unlink()
+        save_file(saved, tmp_path / "compression-00001-of-00002.safetensors")
+        save_file(
+            {"updates": saved["updates"]}, tmp_path / "compression-00002-of-00002.safetensors"
+        )
+    else:
+        save_file(saved | {"other/0" if change == "name" else "q/x": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match=r"compression-.*safetensors"):
+        alone.load(tmp_path)
 
 
 def test_other_strategies_and_float16_are_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def alone(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("ema_decay", [0.9, None])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("strategy", TOGETHER)
 def test_wherever_it_is_cut_it_goes_on_bit_for_bit(

@@ -4,15 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from dalle import checkpoint
 from dalle.cli import main
+from dalle.pictures import grid
+from dalle.sampling.load import load
 from tests.training.toy_group import Group
 from tests.training.toy_process import curve
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(300)]
 
+PROMPTS = ["a red circle", "a large blue star"]
 ONE_BY_ONE = {"vae": "2", "dalle": "2", "clip": "1"}
 """Micro-batches of one process: the noise of two processes' is that of two micro-batches, and a
 CLIP's candidates are the pairs of a micro-batch on all processes."""
@@ -24,6 +28,9 @@ def train(kind: str, out: Path, *more: str, strategy: str, size: int = 2) -> Pat
     """`dalle train` of the tiny preset: four updates, a look at held-out data, previews."""
     words = ["train", kind, "--preset", "tiny", "--device", "cpu", "--log-every", "1"]
     words += ["--out", str(out), *more]
+    if kind == "dalle":
+        words += ["--ema-decay", "0.9", "--lr", "0.01", "--guidance", "1.5"]
+        words += ["--preview-prompts", *PROMPTS]
     log = out.with_name(f"{out.name}.log")
     group = Group(main, words, log=log, strategy=strategy, size=size)
     assert set(group.wait()) == {0}, group.said
@@ -33,6 +40,14 @@ def train(kind: str, out: Path, *more: str, strategy: str, size: int = 2) -> Pat
 def all_weights(out: Path) -> torch.Tensor:
     tensors = load_file(checkpoint.latest_whole(out) / "model.safetensors")
     return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
+
+
+def painted_by_the_saved_model(out: Path) -> bytes:
+    """What the last preview of a DALL·E must show: pictures of the weights saved at its step."""
+    model = load(out, device="cpu")
+    each = model.generate_many(PROMPTS, num_samples=4)
+    codes = [p.codes for pictures in each for p in sorted(pictures, key=lambda p: p.seed)]
+    return grid(model.image_tokenizer.decode(torch.stack(codes)), columns=4).tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +88,6 @@ def test_losses_and_weights_are_those_of_one_process(
     assert (found - expected).norm() < 1e-3 * expected.norm()
     pictures = {path.name for path in (out / "previews").rglob("*.png")}
     assert pictures == {path.name for path in (alone[kind] / "previews").rglob("*.png")} != set()
+    if kind == "dalle":
+        with Image.open(out / "previews" / "step-00000004" / "samples.png") as preview:
+            assert preview.tobytes() == painted_by_the_saved_model(out)

@@ -120,8 +120,9 @@ def finish_together(out: Path, **options: Any) -> str:
 
 
 def kill_after(step: int, out: Path, **options: Any) -> None:
-    """Start, and kill all processes at once when that many steps are done."""
-    group = ToyGroup(out, task={"slow_at": step, "pause": 0.03}, **options)
+    """Start, and kill all processes at once when that many steps are done, and what was to be
+    saved by then is."""
+    group = ToyGroup(out, task={"slow_at": step, "wait_for_saves": True}, **options)
     group.wait_for(f'"step": {step},', out / tracking.METRICS)
     assert set(group.kill()) == {-signal.SIGKILL}, group.said
 

@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dalle.config import from_json
 from dalle.errors import DalleError
+from dalle.training import loop
 from dalle.training.loop import TrainConfig, train
+from dalle.training.saver import Saver
 from tests.toys import ToyConfig, ToySource, ToyTask
 
 DEFAULTS: dict[str, Any] = {
@@ -33,7 +35,16 @@ WRITING = ("open", "os.rename", "os.mkdir", "shutil.rmtree", "os.link", "os.trun
 
 
 def train_toy(out: str, changes: dict[str, Any], task: dict[str, Any]) -> int:
-    """Train; the exit status is the one that the command would have."""
+    """Train; the exit status is the one that the command would have.
+
+    Args:
+        out: the run's folder.
+        changes: of the defaults.
+        task: what the toy is built with; `wait_for_saves` besides lets no step begin before what is
+            saved is whole.
+    """
+    if task.pop("wait_for_saves", False):
+        loop.Saver = WaitingSaver  # type: ignore[misc]
     toy = ToyTask(config=ToyConfig(width=8, depth=1, dropout=0.2), **task)
     try:
         result = train(
@@ -50,6 +61,15 @@ def train_toy(out: str, changes: dict[str, Any], task: dict[str, Any]) -> int:
         return 130
     print(f"finished at step {result.step}", file=sys.stderr)
     return 0
+
+
+class WaitingSaver(Saver):
+    """Writes while training waits: what a killed run has saved depends on no other work then."""
+
+    def save(self, step: int, **more: Any) -> None:
+        """Begin, and wait for the end."""
+        super().save(step, **more)
+        self.finish()
 
 
 def die_at_call(number: int) -> None:
