@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dalle
 from dalle.config import to_json
-from dalle.data.sources import open_source
+from dalle.data.sources import numbered, open_source
 from dalle.evaluation.captioned import caption_use, read_pairs, reconstruction, retrieval
 from dalle.sampling.rerank import ClipReranker
 
@@ -28,7 +28,7 @@ def main() -> None:
     if not isinstance(model.model, dalle.Dalle):
         raise SystemExit("only a DALL·E of ours can be judged")
     pairs = read_pairs(
-        open_source(flags.data),
+        numbered(open_source(flags.data), flags.data),
         image_size=model.image_tokenizer.image_size,
         group_of=lambda sample: Path(sample.key).parent.name,
     )

@@ -1,6 +1,6 @@
 """What one part of the project may know of another."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -33,6 +33,30 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> "Sample | EncodedSample": ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamRow:
+    """One picture of a stream, not yet decoded."""
+
+    number: int
+    """Its own among all samples, the same in every epoch."""
+    key: str
+    value: Any
+    """What `Stream.sample` opens."""
+    captions: tuple[str, ...]
+
+
+class Stream(Protocol):
+    """A data set that is read from beginning to end, of unknown length."""
+
+    def rows(self, *, seed: int, epoch: int) -> Iterator[StreamRow]:
+        """All rows in the order of an epoch, a function of the two numbers alone."""
+        ...
+
+    def sample(self, row: StreamRow) -> Sample:
+        """A row, decoded. A damaged one raises DataError."""
+        ...
 
 
 class ImageTokenizer(Protocol):

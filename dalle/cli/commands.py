@@ -74,6 +74,18 @@ COMMANDS = (
         run="dalle.cli.generate:run",
     ),
     Command(
+        name="data inspect",
+        does="look through a data set before it is trained on",
+        flags="dalle.cli.data_inspect:DataInspectCommand",
+        run="dalle.cli.data_inspect:run",
+    ),
+    Command(
+        name="data encode",
+        does="turn pictures into codes ahead of training",
+        flags="dalle.cli.data_encode:EncodeCommand",
+        run="dalle.cli.data_encode:run",
+    ),
+    Command(
         name="demo",
         does="all of it once, on built-in pictures, in minutes",
         flags="dalle.cli.demo:DemoCommand",

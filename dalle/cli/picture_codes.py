@@ -1,24 +1,32 @@
 """The image tokenizer of a run, and pictures as its codes."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from random import Random
 
-import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from dalle.checkpoint import IMAGE_TOKENIZER, IMAGE_TOKENIZERS, load_folder
 from dalle.checkpoint.load import resolve
-from dalle.cli.training_data import Parts
+from dalle.cli.training_data import Parts, say
+from dalle.config import to_json
+from dalle.data.sources import numbered
+from dalle.data.split import is_marked
+from dalle.data.token_cache import cached_codes
+from dalle.data.token_files import Encoding
 from dalle.data.tokens import encode_source
 from dalle.errors import ConfigError
-from dalle.protocols import Sample, Source
+from dalle.protocols import Source
 from dalle.sampling.load import choose_device
 from dalle.tokenizers.image import ModelTokenizer, tokenizer_of
-from dalle.training.dalle_task import DalleTask
+from dalle.training.dalle_task import view_of
 
 
 def image_tokenizer_folder(vae: str | None, *, begun: Path | None) -> Path:
@@ -48,25 +56,79 @@ def process_device(name: str) -> torch.device:
     return device
 
 
-def encode_once(parts: Parts, task: DalleTask, *, views: int, device: str) -> Parts:
-    """Both parts of a data set as codes: `views` crops to train on, the centre to be judged on."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodeSettings:
+    """What a run wants to have as codes."""
+
+    views: int
+    """Crops of each picture to train on; the held-out part has its centre only."""
+    augment: bool
+    device: str
+    cache: str | None
+    """Folder of the token cache; None for the user's."""
+    part: int = 0
+    parts: int = 1
+    """Which share of the work is this process's."""
+
+
+def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings) -> Parts:
+    """Both parts of a data set as codes: crops to train on, the centre to be judged on.
+
+    They come from the token cache, into which goes what is missing; pictures that are drawn on the
+    fly are encoded into memory.
+    """
 
     def encoded(source: Source, *, train: bool) -> Source:
-        def view(sample: Sample, random: Random) -> np.ndarray:
-            return task.view(sample, random, train=train)
-
+        augment = settings.augment and train
+        view = partial(view_of, size=tokenizer.image_size, augment=augment)
+        views, device = settings.views if train else 1, process_device(settings.device)
         with _bar(len(source)) as progress:
-            return encode_source(
+            if not is_marked(source):
+                return encode_source(
+                    source,
+                    tokenizer,
+                    view,
+                    views=views,
+                    device=device,
+                    progress=progress.update,
+                )
+            encoding = Encoding(
+                tokenizer=tokenizer,
+                digest=digest_of(tokenizer.model),
+                view=view,
+                view_name=f"{tokenizer.image_size} augmented={augment}",
+                views=views,
+                device=device,
+            )
+            return cached_codes(
                 source,
-                task.image_tokenizer,
-                view,
-                views=views if train else 1,
-                device=process_device(device),
+                encoding,
+                cache_folder(settings.cache),
+                part=settings.part,
+                parts=settings.parts,
+                say=say,
                 progress=progress.update,
             )
 
     held_out = None if parts.held_out is None else encoded(parts.held_out, train=False)
-    return Parts(train=encoded(parts.train, train=True), held_out=held_out)
+    train = numbered(parts.train, "the data set")
+    return Parts(train=encoded(train, train=True), held_out=held_out)
+
+
+def cache_folder(asked: str | None) -> Path:
+    """The token cache: `$XDG_CACHE_HOME/dalle/tokens`, by default in ~/.cache."""
+    if asked is not None:
+        return Path(asked).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dalle" / "tokens"
+
+
+def digest_of(model: nn.Module) -> str:
+    """What changes when the weights or the shape of a tokenizer do."""
+    digest = blake2b(json.dumps(to_json(model.config), sort_keys=True).encode(), digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _bar(total: int) -> "tqdm[Callable[[int], bool | None]]":

@@ -1,9 +1,15 @@
 """`dalle train vae|clip|dalle`: from a run's settings to a trained model."""
 
+import os
 from pathlib import Path
 from typing import Any
 
-from dalle.cli.picture_codes import encode_once, image_tokenizer_folder, load_image_tokenizer
+from dalle.cli.picture_codes import (
+    CodeSettings,
+    encode_once,
+    image_tokenizer_folder,
+    load_image_tokenizer,
+)
 from dalle.cli.training_data import (
     Parts,
     count_long_captions,
@@ -77,7 +83,15 @@ def train_dalle(run: DalleRun) -> None:
         sampling=run.sampling_config(),
     )
     if run.objective.views:
-        parts = encode_once(parts, task, views=run.objective.views, device=run.device)
+        wanted = CodeSettings(
+            views=run.objective.views,
+            augment=run.objective.augment,
+            device=run.device,
+            cache=run.data.cache,
+            part=int(os.environ.get("RANK", "0")),
+            parts=int(os.environ.get("WORLD_SIZE", "1")),
+        )
+        parts = encode_once(parts, image_tokenizer, wanted)
     _train(task, run, parts, out)
 
 

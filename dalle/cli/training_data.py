@@ -10,9 +10,11 @@ import torch
 from dalle.checkpoint import RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.load import resolve
 from dalle.checkpoint.steps import find_whole, list_steps
+from dalle.data.hub_stream import HubStream
+from dalle.data.mixture import reports
 from dalle.data.order import permutation
-from dalle.data.pictures import Pictures
-from dalle.data.sources import open_source
+from dalle.data.quarantine import without
+from dalle.data.sources import numbered, open_source
 from dalle.data.split import Subset, all_captions, captions_at, split_held_out
 from dalle.errors import ConfigError
 from dalle.presets.settings import DataSettings, TextSettings
@@ -40,7 +42,7 @@ LONG_CAPTIONS = {
 class Parts:
     """A data set for a run."""
 
-    train: Source
+    train: Source | HubStream
     held_out: Source | None
 
 
@@ -57,7 +59,7 @@ def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: boo
     if not 0 <= settings.held_out_share < 1:
         raise ConfigError(f"held_out_share is {settings.held_out_share}; expected 0 up to below 1")
 
-    def opened(spec: str) -> Source:
+    def opened(spec: str) -> Source | HubStream:
         source = open_source(
             spec,
             keep_empty=keep_empty,
@@ -65,15 +67,22 @@ def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: boo
             num_samples=settings.shapes,
             size=max(size),
         )
-        if isinstance(source, Pictures):
-            say(source.report.line())
-        return source
+        if isinstance(source, HubStream):
+            return source
+        for report in reports(source):
+            say(report.line())
+        return without(source, settings.quarantine)
 
     source = opened(settings.data)
     if settings.held_out is not None:
-        return Parts(train=source, held_out=opened(settings.held_out))
+        held_out = numbered(opened(settings.held_out), settings.held_out)
+        return Parts(train=source, held_out=held_out)
     if settings.held_out_share == 0:
         return Parts(train=source, held_out=None)
+    if isinstance(source, HubStream):
+        raise ConfigError(
+            "a stream has no part to hold out: give --held-out, or --held-out-share 0 for none"
+        )
     split = split_held_out(source, fraction=settings.held_out_share, seed=SPLIT_SEED)
     return Parts(train=split.train, held_out=split.held_out)
 
@@ -83,7 +92,9 @@ def newest_step(out: Path) -> Path | None:
     return find_whole(out, training=True).path if list_steps(out) else None
 
 
-def text_tokenizer(settings: TextSettings, source: Source, *, begun: Path | None) -> TextTokenizer:
+def text_tokenizer(
+    settings: TextSettings, source: Source | HubStream, *, begun: Path | None
+) -> TextTokenizer:
     """The tokenizer that the run began with, the one that was asked for, or a new one.
 
     Every process of a run comes to the same one.
@@ -109,13 +120,21 @@ def given_tokenizer(name: str) -> TextTokenizer:
     return TextTokenizer.load(given if given.is_file() else resolve(name) / TEXT_TOKENIZER)
 
 
-def some_captions(source: Source, *, most: int = TOKENIZER_SAMPLES) -> Iterator[str]:
-    """Captions of a fixed choice of at most so many samples, by default enough to learn from."""
+def some_captions(source: Source | HubStream, *, most: int = TOKENIZER_SAMPLES) -> Iterator[str]:
+    """Captions of a fixed choice of at most so many samples, by default enough to learn from.
+
+    A stream's are the first ones.
+    """
+    if isinstance(source, HubStream):
+        yield from source.first_captions(most)
+        return
     order = permutation(SPLIT_SEED, 0, len(source))[:most]
     yield from all_captions(Subset(source, order))
 
 
-def count_long_captions(tokenizer: TextTokenizer, settings: TextSettings, source: Source) -> None:
+def count_long_captions(
+    tokenizer: TextTokenizer, settings: TextSettings, source: Source | HubStream
+) -> None:
     """Say how many captions have more tokens than the model has slots, and what is done."""
     if not _speaks():
         return

@@ -1,4 +1,4 @@
-"""A folder of pictures with captions in text files beside them."""
+"""A folder of pictures with captions in text files beside them, or in the names of its folders."""
 
 import os
 import unicodedata
@@ -6,15 +6,30 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dalle.data.captions import Captions, read_file
+from dalle.data.captions import Captions, clean, read_file
 from dalle.data.pictures import Pictures, Tally
+from dalle.errors import ConfigError
 from dalle.picture_files import EXTENSIONS
 
 OTHER_EXTENSIONS = frozenset({".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".jxl", ".jp2"})
 
 
-def open_folder(folder: Path, *, keep_empty: bool = False, at_least: int | None = None) -> Pictures:
+CLASS_TEMPLATE = "a picture of {}"
+"""The caption where pictures lie in folders named for what they show, and have no other."""
+
+
+def open_folder(
+    folder: Path,
+    *,
+    templates: tuple[str, ...] = (),
+    keep_empty: bool = False,
+    at_least: int | None = None,
+) -> Pictures:
     """All pictures below a folder, each with the lines of the .txt of the same name beside it.
+
+    With templates, captions are made from the name of the folder that a picture lies in instead.
+    So they are, by `CLASS_TEMPLATE`, where there is no .txt at all and all pictures lie in two or
+    more folders below this one (not with `keep_empty`: they are wanted without captions).
 
     Extensions match without regard to case, names with regard to it; a name in composed and one in
     decomposed letters match. Several pictures of one name share the captions. Hidden files and
@@ -22,15 +37,18 @@ def open_folder(folder: Path, *, keep_empty: bool = False, at_least: int | None 
 
     Args:
         folder: an existing folder.
+        templates: captions with `{}` where the folder's name goes, its underscores as spaces.
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: as in `Pictures`.
 
     Raises:
         DataError: nothing usable is in it.
+        ConfigError: a template has no `{}`.
     """
     root = str(folder)
     tally = Tally(root, keep_empty=keep_empty)
     found = _scan(root, tally)
+    templates = _templates(templates, found, tally, keep_empty=keep_empty)
     keys: list[str] = []
     captions: list[tuple[str, ...]] = []
     used: set[str] = set()
@@ -38,13 +56,15 @@ def open_folder(folder: Path, *, keep_empty: bool = False, at_least: int | None 
         stem = os.path.splitext(key)[0]
         text = found.texts.get(stem) or found.composed.get(_composed(stem))
         beside: Captions | None = None
-        if text is not None:
+        if templates:
+            beside = _of_class(key, templates)
+        elif text is not None:
             used.add(text)
             beside = _read(root, text, tally)
         if tally.keeps(beside):
             keys.append(key)
             captions.append(beside.texts if beside is not None else ())
-    for _ in set(found.texts.values()) - used:
+    for _ in () if templates else set(found.texts.values()) - used:
         tally.add("no_picture")
     return Pictures(
         keys=keys,
@@ -118,6 +138,25 @@ def _sort_in(
             found.composed.setdefault(_composed(stem), name)
     except OSError as error:  # links in a circle
         tally.add("unreadable", f"{name!r}: {error.strerror}")
+
+
+def _templates(
+    asked: tuple[str, ...], found: _Found, tally: Tally, *, keep_empty: bool
+) -> tuple[str, ...]:
+    for template in asked:
+        if "{}" not in template:
+            raise ConfigError(f"template {template!r} has no {{}} for the name of the folder")
+    folders = {key.rpartition("/")[0] for key in found.pictures}
+    if not asked and not keep_empty and not found.texts and len(folders - {""}) > 1:
+        asked = () if "" in folders else (CLASS_TEMPLATE,)
+    if asked:
+        tally.note(f"captions are made from the names of {len(folders)} folders: {asked[0]!r}")
+    return asked
+
+
+def _of_class(key: str, templates: tuple[str, ...]) -> Captions | None:
+    name = key.rpartition("/")[0].rpartition("/")[2].replace("_", " ")
+    return clean(template.replace("{}", name) for template in templates) if name else None
 
 
 def _composed(name: str) -> str:

@@ -1,11 +1,14 @@
 """Image data sets of the `datasets` package, in a local folder or on the hub."""
 
 from collections.abc import Iterator
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dalle.data.captions import Captions, clean
+from dalle.data.hub_card import check_card
 from dalle.data.pictures import Pictures, Tally
+from dalle.data.rows import IMAGE_COLUMNS
+from dalle.data.tables import BadRow, file_inside
 from dalle.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -13,7 +16,6 @@ if TYPE_CHECKING:
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "texts", "prompt", "prompts", "sentences")
 """Preferred, in this order, where several columns hold text."""
-CARDS = ("README.md", ".huggingface.yaml")
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder."""
 
@@ -31,11 +33,14 @@ def open_dataset(
     """The pictures of a data set, decoded by us under our own guard.
 
     Args:
-        name: a folder written by `save_to_disk`, another local folder that `datasets` can load
-            (imagefolder, parquet), or the name of a data set on the hub, which is downloaded.
+        name: a .parquet file, a folder written by `save_to_disk`, another local folder that
+            `datasets` can load (imagefolder, parquet), or the name of a data set on the hub, which
+            is downloaded.
         split: which part; a data set with a single part needs none.
         config: the configuration, where there are several.
-        image_column: by default the only one whose feature is `Image`.
+        image_column: pictures, their files as bytes, or names of files beside the table; by default
+            the only one whose feature is `Image`, else the only one of bytes, else the first of
+            `IMAGE_COLUMNS`.
         caption_column: strings or lists of strings; by default the only one, or the first of
             `CAPTION_COLUMNS`.
         keep_empty: whether pictures without a caption are used, with no captions.
@@ -46,8 +51,8 @@ def open_dataset(
         ConfigError: the columns are not those of a data set of pictures, or have to be chosen.
     """
     place = str(name)
-    data = _split(_load(place, config), split, place)
-    image, caption = _columns(data, place, image_column, caption_column)
+    data = split_of(load(place, config), split, place)
+    image, caption = columns_of(data, place, image_column, caption_column)
     tally = Tally(place, keep_empty=keep_empty)
     rows: list[int] = []
     captions: list[tuple[str, ...]] = []
@@ -58,7 +63,7 @@ def open_dataset(
     return Pictures(
         keys=map(str, rows),
         captions=captions,
-        load=_Images(data, image),
+        load=_Images(data, image, folder_of(place)),
         report=tally.report(len(rows)),
         at_least=at_least,
     )
@@ -67,73 +72,98 @@ def open_dataset(
 class _Images:
     """The files of a column, undecoded, by row (= key)."""
 
-    def __init__(self, data: "datasets.Dataset", column: str) -> None:
-        import datasets
-
+    def __init__(self, data: "datasets.Dataset", column: str, folder: Path) -> None:
         self._column = column
-        undecoded = datasets.Image(decode=False)
-        self._data = data.with_format(None).select_columns([column]).cast_column(column, undecoded)
+        self._folder = folder
+        self._data = undecoded(data.select_columns([column]), column)
 
     def __call__(self, _: int, key: str) -> Path | bytes:
         try:
-            image = self._data[int(key)][self._column] or {}
+            value = self._data[int(key)][self._column]
         except Exception as error:  # whatever a damaged table is met with
             raise DataError(f"row {key} cannot be read: {error}") from None
-        if image.get("bytes"):
-            return bytes(image["bytes"])
-        if image.get("path"):
-            return Path(image["path"])
-        raise DataError(f"row {key} has no picture")
+        return picture_of(value, self._folder, key)
+
+    def mark(self, index: int) -> str:
+        """What changes when the table does."""
+        return f"{self._data._fingerprint}/{index}"
 
 
-def _load(place: str, config: str | None) -> Any:
+def undecoded(data: Any, column: str) -> Any:
+    """The data set with the files of a column of pictures as they are."""
+    import datasets
+
+    if hasattr(data, "with_format"):
+        data = data.with_format(None)
+    if isinstance(data.features[column], datasets.Image):
+        return data.cast_column(column, datasets.Image(decode=False))
+    return data
+
+
+def picture_of(value: Any, folder: Path, key: str) -> Path | bytes:
+    """The file in a cell: bytes, bytes and a path, or a name inside `folder`.
+
+    Raises:
+        DataError: there is none.
+    """
+    if isinstance(value, dict):
+        if value.get("bytes"):
+            return bytes(value["bytes"])
+        if value.get("path"):
+            return folder / value["path"]
+    elif isinstance(value, bytes) and value:
+        return value
+    elif isinstance(value, str) and value:
+        try:
+            return folder / file_inside(folder, value)
+        except BadRow as problem:
+            raise DataError(f"row {key}: {problem}") from None
+    raise DataError(f"row {key} has no picture")
+
+
+def folder_of(place: str) -> Path:
+    """What names of files in a data set are relative to."""
+    path = Path(place)
+    return path.parent if path.is_file() else path
+
+
+def load(place: str, config: str | None, *, streaming: bool = False) -> Any:
+    """Whatever `datasets` makes of a name: one data set, or several by the name of their split.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
     import datasets
 
     try:
         if any((Path(place) / mark).is_file() for mark in SAVED_MARKS):
-            return datasets.load_from_disk(place)
-        _check_card(Path(place))
-        return datasets.load_dataset(place, config)
+            saved = datasets.load_from_disk(place)
+            return _streamed(saved) if streaming else saved
+        if Path(place).is_file():
+            return datasets.load_dataset("parquet", data_files=place, streaming=streaming)
+        check_card(Path(place))
+        return datasets.load_dataset(place, config, streaming=streaming)
     except Exception as error:  # network, formats, names: the package has no common ancestor
         # What it says first of a damaged file is that there was an error.
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"`datasets` cannot load {place!r}: {reason[0]}") from None
 
 
-def _check_card(folder: Path) -> None:
-    """Refuse a local folder whose card has `datasets` read elsewhere, or fetch."""
-    from huggingface_hub import DatasetCard
-
-    texts = [_read_card(folder / name) for name in CARDS if (folder / name).is_file()]
-    for text in texts:
-        card = DatasetCard(text, ignore_metadata_errors=False).data.to_dict()
-        for name in _files_named(card.get("configs")):
-            path = PureWindowsPath(name)
-            if path.anchor or ".." in path.parts or ":" in name:
-                raise ValueError(f"its card names {name!r}, which is not inside the folder")
+def _streamed(saved: Any) -> Any:
+    if hasattr(saved, "to_iterable_dataset"):
+        return saved.to_iterable_dataset()
+    return {name: part.to_iterable_dataset() for name, part in saved.items()}
 
 
-def _read_card(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    return text if path.name == CARDS[0] else f"---\n{text}\n---\n"
+def split_of(data: Any, split: str, place: str) -> Any:
+    """The part of that name, or the only one.
 
-
-def _files_named(value: Any, key: str = "") -> Iterator[str]:
-    """The paths and patterns in the configurations of a card."""
-    if isinstance(value, dict):
-        for inner, item in value.items():
-            yield from _files_named(item, inner if key != "data_files" else key)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _files_named(item, key)
-    elif isinstance(value, str) and key in ("data_files", "data_dir"):
-        yield value
-
-
-def _split(data: Any, split: str, place: str) -> "datasets.Dataset":
+    Raises:
+        ConfigError: there is none of that name.
+    """
     import datasets
 
-    if isinstance(data, datasets.Dataset):
+    if isinstance(data, datasets.Dataset | datasets.IterableDataset):
         return data
     if split in data:
         return data[split]
@@ -142,16 +172,26 @@ def _split(data: Any, split: str, place: str) -> "datasets.Dataset":
     raise ConfigError(f"{place!r} has no split {split!r}; it has: {', '.join(data)}")
 
 
-def _columns(
-    data: "datasets.Dataset", place: str, image: str | None, caption: str | None
+def columns_of(
+    data: Any, place: str, image: str | None, caption: str | None
 ) -> tuple[str, str | None]:
+    """The columns of pictures and of captions: those asked for, or those that there are.
+
+    Raises:
+        ConfigError: there are none, or it has to be said which.
+    """
     import datasets
 
-    features = data.features
-    pictures = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    features = data.features or {}
     texts = [name for name, kind in features.items() if _is_text(kind)]
+    decoded = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
+    stored = [name for name, kind in features.items() if _is_bytes(kind)]
+    named = [name for name in IMAGE_COLUMNS if name in texts]
+    pictures = decoded or stored or named[:1]
+    texts = [name for name in texts if name not in pictures]
     listed = f"{place!r} has the columns {', '.join(features)}"
-    for name, fitting, what in ((image, pictures, "pictures"), (caption, texts, "text")):
+    fitting_images = [*decoded, *stored, *named]
+    for name, fitting, what in ((image, fitting_images, "pictures"), (caption, texts, "text")):
         if name is not None and name not in fitting:
             raise ConfigError(f"{listed}; {name!r} is no column of {what}")
     if image is None and len(pictures) != 1:
@@ -164,6 +204,13 @@ def _columns(
         if caption is None:
             raise ConfigError(f"{listed}; several hold text: say which has the captions")
     return image or pictures[0], caption or (texts[0] if texts else None)
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Bytes, or a struct of them and a path, as pictures are stored without a feature."""
+    if isinstance(kind, dict):
+        kind = kind.get("bytes")
+    return getattr(kind, "dtype", None) in ("binary", "large_binary")
 
 
 def _is_text(kind: Any) -> bool:

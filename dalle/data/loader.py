@@ -1,23 +1,32 @@
 """Batches for training: sharded, resumable, always whole; and fixed ones for judging."""
 
+import dataclasses
 import itertools
 import json
+import logging
+import re
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 
 from dalle.data.order import permutation
-from dalle.data.parts import Part, Parts, Read, stack
+from dalle.data.parts import Part, Parts, Read, Unused, stack
+from dalle.data.streamed import StreamParts
 from dalle.data.workers import read_in_workers
 from dalle.errors import ConfigError, DataError
-from dalle.protocols import Source
+from dalle.protocols import Source, Stream
 
 MIN_BAD = 8
 """So many damaged samples are borne in any data set, however small."""
+
+_PARTICULAR = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+")
+_log = logging.getLogger(__name__)
 
 
 class Loader:
@@ -29,12 +38,14 @@ class Loader:
     is gone through several times in one.
 
     A damaged sample (DataError) and one that `read` leaves out (None) is replaced by another,
-    chosen by (seed, epoch, index). Damaged ones are told once each in `bad_samples`; when there are
-    more than `max_bad_fraction` of the samples seen (and more than 8), iterating raises
-    DataError. So it does when the same batch cannot be read by two sets of workers.
+    chosen by (seed, epoch, index). Damaged ones are told once each in `bad_samples`, with what
+    stood in, and the first of each sort in the log. When there are more than `max_bad_fraction` of
+    the samples seen (and more than 8), iterating raises DataError, which counts them by reason. So
+    it does when the same batch cannot be read by two sets of workers.
 
     Args:
-        source: the samples.
+        source: the samples; a stream is read from its beginning by every process, and decoded by
+            the workers of those whose share it is.
         read: a sample and its own generator to arrays of fixed shapes; runs in the workers.
         batch_size: of all ranks together.
         seed: of the order and of the samples' generators.
@@ -53,7 +64,7 @@ class Loader:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Stream,
         read: Read,
         *,
         batch_size: int,
@@ -73,10 +84,13 @@ class Loader:
                 f"a batch of {batch_size} cannot be divided among {world} processes with "
                 f"{micro_batches} micro-batches each; use a multiple of {parts}"
             )
-        if len(source) == 0:
-            raise DataError("the data set is empty")
-        self._parts = Parts(
-            source=source,
+        kind: type[Parts] | type[StreamParts] = StreamParts
+        if hasattr(source, "__len__"):
+            kind = Parts
+            if len(cast(Source, source)) == 0:
+                raise DataError("the data set is empty")
+        self._parts = kind(
+            source=source,  # type: ignore[arg-type]
             read=read,
             batch_size=batch_size,
             seed=seed,
@@ -89,7 +103,7 @@ class Loader:
         self._bad_samples = bad_samples
         self._max_bad_fraction = max_bad_fraction
         self._timeout = timeout
-        self._bad: set[int] = set()
+        self._bad: dict[int, str] = {}
         self._seen = 0
         self.num_left_out = 0
         """Samples that `read` left out, so far."""
@@ -103,7 +117,7 @@ class Loader:
         micro_batches = self._parts.micro_batches
         # Closed at once, also when an error leaves: workers whose end is left to the garbage
         # collector take five seconds over it.
-        with closing(self._read(self._start_step * micro_batches)) as parts:
+        with closing(self._read(self._parts.items(self._start_step))) as parts:
             while True:
                 batch = []
                 for part in itertools.islice(parts, micro_batches):
@@ -111,37 +125,58 @@ class Loader:
                     batch.append(part.arrays)
                 yield batch
 
-    def _read(self, first: int) -> Generator[Part]:
+    def _read(self, items: Iterator[Any]) -> Generator[Part]:
         if self._num_workers == 0:
-            return (self._parts[number] for number in itertools.count(first))
+            return (self._parts[item] for item in items)
         return read_in_workers(
             self._parts,
-            first,
+            items,
             num_workers=self._num_workers,
             timeout=self._timeout,
         )
 
     def _count(self, part: Part) -> None:
-        fresh = {}
+        fresh: dict[int, Unused] = {}
         for one in part.unused:
             if one.reason is None:
                 self.num_left_out += 1
-            elif one.index not in self._bad:
-                self._bad.add(one.index)
-                fresh[one.index] = one.reason
+            elif one.index not in self._bad and one.index not in fresh:
+                fresh[one.index] = one
+        for one in fresh.values():
+            self._tell(one)
         if fresh and self._bad_samples is not None:
-            lines = [json.dumps({"index": i, "reason": reason}) for i, reason in fresh.items()]
+            lines = [json.dumps(dataclasses.asdict(one)) for one in fresh.values()]
             with self._bad_samples.open("a", encoding="utf-8") as file:
                 file.write("".join(line + "\n" for line in lines))
         if part.error is not None:
             raise part.error
         self._seen += self._parts.size
         if fresh and len(self._bad) > max(MIN_BAD, self._max_bad_fraction * self._seen):
+            told = "; ".join(f"{n} x {reason}" for reason, n in self.bad_by_reason().most_common(5))
+            listed = f" ({self._bad_samples} lists them)" if self._bad_samples is not None else ""
             raise DataError(
-                f"{len(self._bad)} of the {self._seen} samples read so far are damaged, more than "
-                f"{self._max_bad_fraction:.2%}; one of them: {next(iter(fresh.values()))}. "
-                "Mend or remove them, or allow more"
+                f"{len(self._bad)} of the {self._seen} samples read so far are damaged, more "
+                f"than {self._max_bad_fraction:.2%}: {told}{listed}; one of them: "
+                f"{next(iter(fresh.values())).reason}. Mend or remove them, or allow more "
+                "(--max-bad)"
             )
+
+    def bad_by_reason(self) -> Counter[str]:
+        """How many damaged samples were met, by what is wrong with them."""
+        return Counter(self._bad.values())
+
+    def _tell(self, one: Unused) -> None:
+        reason = sort_of_reason(str(one.reason))
+        if reason not in self._bad.values():
+            _log.warning(
+                "%s; another sample stands in for it, here and for all like it", one.reason
+            )
+        self._bad[one.index] = reason
+
+
+def sort_of_reason(reason: str) -> str:
+    """What is wrong, without the name and the numbers of the single file."""
+    return _PARTICULAR.sub("...", reason)
 
 
 def fixed_batches(

@@ -1,6 +1,7 @@
 """Samples read into micro-batches, another standing in for each that cannot be used."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dalle.data.order import sample_at, sample_random, substitute
+from dalle.data.split import key_at
 from dalle.errors import DalleError, DataError
 from dalle.protocols import Source
 
@@ -26,8 +28,12 @@ class Unused:
     """A sample that another one stood in for."""
 
     index: int
+    key: str
     reason: str | None
     """What was wrong; None where `read` left it out."""
+    substitute: int | None
+    """The sample that stood in; None where none could."""
+    substitute_key: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +84,7 @@ class Parts(Dataset[Part]):
     def _row(self, position: int, unused: list[Unused]) -> Mapping[str, np.ndarray]:
         size = len(self.source)
         epoch, first = sample_at(position, seed=self.seed, size=size)
-        index = first
+        index, failed = first, list[tuple[int, str | None]]()
         for attempt in range(MAX_ATTEMPTS):
             if attempt > 0:
                 index = substitute(self.seed, epoch, first, attempt=attempt, size=size)
@@ -86,15 +92,41 @@ class Parts(Dataset[Part]):
             try:
                 row = self.read(self.source[index], random)
             except DataError as error:
-                unused.append(Unused(index=index, reason=str(error)))
+                failed.append((index, str(error)))
                 continue
             if row is not None:
+                unused += self._unused(failed, index)
                 return row
-            unused.append(Unused(index=index, reason=None))
+            failed.append((index, None))
+        unused += self._unused(failed, None)
         raise DataError(
             f"{MAX_ATTEMPTS} samples in a row are damaged or left out; the last one: "
-            f"{unused[-1].reason or 'left out by the settings'}"
+            f"{failed[-1][1] or 'left out by the settings'}"
         )
+
+    def _unused(
+        self, failed: Sequence[tuple[int, str | None]], instead: int | None
+    ) -> list[Unused]:
+        key = None if instead is None else key_at(self.source, instead)
+        return [
+            Unused(
+                index=index,
+                key=key_at(self.source, index),
+                reason=reason,
+                substitute=instead,
+                substitute_key=key,
+            )
+            for index, reason in failed
+        ]
+
+    def items(self, start_step: int) -> Iterator[int]:
+        """The numbers of all micro-batches from a step on, without end."""
+        return itertools.count(start_step * self.micro_batches)
+
+    def described(self, number: int) -> tuple[int, str]:
+        """The step of a micro-batch, and its samples, for messages."""
+        shown = ", ".join(map(str, self.indices(number)))
+        return number // self.micro_batches, f"those numbered {shown}"
 
 
 def stack(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from dalle.data.captions import Captions, PackedTexts
@@ -11,8 +12,9 @@ from dalle.protocols import Sample
 
 SUPPORTED = (
     "a folder of pictures (.jpg .jpeg .png .webp .gif) with .txt captions of the same name beside "
-    "them, a folder with a metadata.jsonl or that file itself, a folder of the `datasets` package, "
-    "hub:NAME, or shapes"
+    "them or in folders named for what they show, a table (.csv .tsv .json .jsonl .parquet) or a "
+    "folder with a metadata.jsonl, .csv or .tsv, the captions of COCO (.json), .tar files or a "
+    "folder of them, a folder of the `datasets` package, hub:NAME, mix:2*A+1*B, or shapes"
 )
 MAX_PROBLEMS = 20
 _SEPARATOR = "\0"
@@ -43,6 +45,12 @@ class Report:
     linked_folders: int = 0
     bad_rows: int = 0
     """Rows of a table that cannot be used."""
+    repeated: int = 0
+    """Members of an archive whose name was there before."""
+    other_members: int = 0
+    """Members of an archive that are neither pictures nor captions."""
+    note: str | None = None
+    """How it was understood, where that is a guess."""
     problems: tuple[str, ...] = ()
     """The first of them in words."""
 
@@ -62,8 +70,11 @@ class Report:
             (self.other_kinds, "pictures of other formats"),
             (self.linked_folders, "linked folders (not followed)"),
             (self.bad_rows, "unusable rows"),
+            (self.repeated, "members whose name was there before (left out)"),
+            (self.other_members, "members that are neither pictures nor captions"),
         ]
-        told = [f"{count} {what}" for count, what in counts if count]
+        told = [self.note] if self.note is not None else []
+        told += [f"{count} {what}" for count, what in counts if count]
         return told + [f"first problem: {problem}" for problem in self.problems[:1]]
 
 
@@ -117,6 +128,25 @@ class Pictures:
         joined = self._captions[index]
         return tuple(joined.split(_SEPARATOR)) if joined else ()
 
+    def mark(self, index: int) -> str:
+        """What changes when the picture's file does, without reading it.
+
+        Raises:
+            DataError: there is no such file any more.
+        """
+        key = self.key(index)
+        told = getattr(self._load, "mark", None)
+        if told is not None:
+            return str(told(index))
+        file = self._load(index, key)
+        if isinstance(file, bytes):
+            return blake2b(file, digest_size=16).hexdigest()
+        try:
+            info = file.stat()
+        except OSError as error:
+            raise DataError(f"{str(file)!r} cannot be read: {error.strerror}") from None
+        return f"{info.st_size}/{info.st_mtime_ns}"
+
 
 class Tally:
     """Counts what a listing meets, and keeps the first problems in words."""
@@ -126,10 +156,15 @@ class Tally:
         self._keep_empty = keep_empty
         self._counts: dict[str, int] = {}
         self._problems: list[str] = []
+        self._note: str | None = None
 
-    def add(self, kind: str, problem: str | None = None) -> None:
-        """Count one more of a field of `Report`."""
-        self._counts[kind] = self._counts.get(kind, 0) + 1
+    def note(self, text: str) -> None:
+        """Say how the listing was understood."""
+        self._note = text
+
+    def add(self, kind: str, problem: str | None = None, *, count: int = 1) -> None:
+        """Count some more of a field of `Report`."""
+        self._counts[kind] = self._counts.get(kind, 0) + count
         if problem is not None and len(self._problems) < MAX_PROBLEMS:
             self._problems.append(problem)
 
@@ -149,5 +184,6 @@ class Tally:
             pairs=pairs,
             kept_empty=self._keep_empty,
             problems=tuple(self._problems),
+            note=self._note,
             **self._counts,
         )

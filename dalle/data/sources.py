@@ -1,20 +1,39 @@
-"""Data sets by name."""
+"""Data sets by name: what lies there decides how it is read."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from dalle.data.coco import is_coco, open_coco
 from dalle.data.folder import open_folder
 from dalle.data.hub import SAVED_MARKS, open_dataset
-from dalle.data.jsonl import FILE_NAME, open_jsonl
-from dalle.data.pictures import SUPPORTED
+from dalle.data.hub_stream import HubStream, open_stream
+from dalle.data.mixture import MIX, mixture_parts, open_mixture
+from dalle.data.pictures import SUPPORTED, Pictures
+from dalle.data.remote import is_remote
+from dalle.data.rows import list_rows, read_json, read_rows
 from dalle.data.shapes import ShapesSource
+from dalle.data.shards import shards_of
+from dalle.data.tables import EXTENSIONS, FILE_NAMES, pictures_of_rows
+from dalle.data.tars import open_tars
 from dalle.errors import ConfigError, DataError, InputError
 from dalle.protocols import Source
 
 HUB = "hub:"
 BUILT_IN = {"shapes": False, "shapes:heldout": True}
 """Name -> whether its pictures show held-out combinations."""
-_TABLE_MARKS = ("metadata.csv", "metadata.parquet", "*.parquet", "data/*.parquet", "*.arrow")
+OPTIONS = ("image", "caption", "split", "config", "template", "images", "stream")
+_OF_DATASETS = ("image", "caption", "split", "config")
+_PARQUET_MARKS = ("metadata.parquet", "*.parquet", "data/*.parquet", "*.arrow")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Reading:
+    """How a data set is to be read."""
+
+    keep_empty: bool
+    at_least: int | None
 
 
 def open_source(
@@ -25,16 +44,26 @@ def open_source(
     num_samples: int = 100_000,
     size: int = 64,
     seed: int = 0,
-) -> Source:
+) -> Source | HubStream:
     """Open a data set. The first rule that fits decides:
 
     1. `shapes`, `shapes:heldout`: the built-in pictures;
-    2. `hub:NAME`, also `hub:NAME?split=S&config=C&image=COLUMN&caption=COLUMN`: a data set of the
-       `datasets` package, on the hub or in the folder NAME;
-    3. a file whose name ends in .jsonl, or a folder with a metadata.jsonl: its lines;
-    4. a folder written by `save_to_disk`, or with metadata.csv, metadata.parquet or parquet
-       files: by the `datasets` package;
-    5. any other folder: pictures with captions in .txt files beside them.
+    2. `mix:2*A+1*B`: the data sets A and B, two pictures of A to each of B;
+    3. `hub:NAME`: a data set of the `datasets` package, on the hub or in the folder NAME; with
+       `?stream=yes` a `Stream`;
+    4. a name or an http(s) address that ends in .tar: an archive; with braces (`{000..017}`,
+       `{a,b}`) several; a folder with .tar files: all of them;
+    5. a .csv, .tsv, .jsonl or .json file, or a folder with a metadata file of such a kind: its
+       rows; a .json file laid out as the captions of COCO: those;
+    6. a .parquet file, a folder written by `save_to_disk`, or one with parquet files that do not
+       describe archives or folders beside them: by the `datasets` package;
+    7. any other folder: pictures with captions in .txt files beside them, or, where there are
+       none, in folders named for what they show.
+
+    After a `?` come options, as in `birds.csv?image=path&caption=title`: `image` and `caption` name
+    columns (in archives suffixes, or a field of the JSON), `split` and `config` a part of a data
+    set of `datasets`, which `stream=yes` reads as it comes, `template` captions made of the names
+    of folders, `images` the folder of the pictures of COCO.
 
     Args:
         spec: a path or one of the names above.
@@ -44,50 +73,177 @@ def open_source(
 
     Raises:
         InputError: there is no such path.
+        ConfigError: an option is unknown, or does not fit the data.
         DataError: there is nothing usable, or the data cannot be read.
     """
     name = str(spec)
     if name in BUILT_IN:
         return ShapesSource(num_samples, size=size, seed=seed, held_out=BUILT_IN[name])
-    if name.startswith(HUB):
-        place, options = _hub_options(name.removeprefix(HUB))
-        return open_dataset(place, **options, keep_empty=keep_empty, at_least=at_least)
-    path = Path(spec)
-    if path.is_file() and path.suffix.lower() == ".jsonl":
-        return open_jsonl(path, keep_empty=keep_empty, at_least=at_least)
-    if not path.is_dir() or not name:  # Path("") would be the current folder
-        what = "is not a folder or a .jsonl file" if path.exists() else "does not exist"
-        raise InputError(
-            f"no image-text pairs found in {name!r}: it {what}. A data set is {SUPPORTED}"
+    if name.startswith(MIX):
+        opened = partial(
+            open_source,
+            keep_empty=keep_empty,
+            at_least=at_least,
+            num_samples=num_samples,
+            size=size,
+            seed=seed,
         )
-    if (path / FILE_NAME).is_file():
-        return open_jsonl(path / FILE_NAME, keep_empty=keep_empty, at_least=at_least)
-    if any((path / mark).is_file() for mark in SAVED_MARKS) or any(
-        next(path.glob(mark), None) for mark in _TABLE_MARKS
-    ):
-        return open_dataset(path, keep_empty=keep_empty, at_least=at_least)
+        parts = [(weight, opened(part)) for weight, part in mixture_parts(name)]
+        return open_mixture([(weight, numbered(part, name)) for weight, part in parts])
+    place, options = split_options(name)
+    if place.startswith(HUB) and _one(options, "stream") == "yes":
+        taken = _only(options, ("stream", *_OF_DATASETS), place)
+        return open_stream(
+            place.removeprefix(HUB),
+            split=_one(taken, "split") or "train",
+            config=_one(taken, "config"),
+            image_column=_one(taken, "image"),
+            caption_column=_one(taken, "caption"),
+            keep_empty=keep_empty,
+            at_least=at_least,
+        )
+    return _open(place, options, _Reading(keep_empty=keep_empty, at_least=at_least))
+
+
+def numbered(source: Source | HubStream, spec: str) -> Source:
+    """A data set whose samples have numbers, which a stream's have not.
+
+    Raises:
+        ConfigError: it is a stream.
+    """
+    if isinstance(source, HubStream):
+        raise ConfigError(
+            f"{spec!r} is a stream, which can only be trained on as it comes: leave out "
+            "stream=yes, so that it is downloaded"
+        )
+    return source
+
+
+def split_options(spec: str) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """A data set's name and its options; a path that exists as it stands has none.
+
+    Raises:
+        ConfigError: an option is unknown or empty.
+    """
+    place, mark, query = spec.rpartition("?")
+    if not mark or (not spec.startswith(HUB) and not is_remote(spec) and Path(spec).exists()):
+        return spec, {}
+    options: dict[str, tuple[str, ...]] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in OPTIONS or not value:
+            raise ConfigError(f"{spec}: {name!r}; expected {', '.join(OPTIONS)} with a value")
+        options[name] = (*options.get(name, ()), value)
+    return place, options
+
+
+def _open(place: str, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
+    if place.startswith(HUB):
+        return _open_dataset(place.removeprefix(HUB), options, reading)
+    if shards := shards_of(place):
+        taken = _only(options, ("image", "caption"), place)
+        return open_tars(
+            shards,
+            place=place,
+            image=_one(taken, "image"),
+            caption=_one(taken, "caption"),
+            keep_empty=reading.keep_empty,
+            at_least=reading.at_least,
+        )
+    path = Path(place).expanduser()
+    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+        return _open_table(path, options, reading)
+    if path.is_file() and path.suffix.lower() == ".parquet":
+        return _open_dataset(str(path), options, reading)
+    if not path.is_dir() or not place:  # Path("") would be the current folder
+        what = "is no kind of data set that is known" if path.exists() else "does not exist"
+        if place.lower().endswith((".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")):
+            what = "is compressed; unpack it to a .tar (gunzip)"
+        raise InputError(
+            f"no image-text pairs found in {place!r}: it {what}. A data set is {SUPPORTED}"
+        )
+    return _open_folder(path, options, reading)
+
+
+def _open_folder(path: Path, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
+    for name in FILE_NAMES:
+        if (path / name).is_file():
+            return _open_table(path / name, options, reading)
+    if any((path / mark).is_file() for mark in SAVED_MARKS) or _has_tables(path):
+        return _open_dataset(str(path), options, reading)
+    templates = _only(options, ("template",), str(path)).get("template", ())
     try:
-        return open_folder(path, keep_empty=keep_empty, at_least=at_least)
+        return open_folder(
+            path, templates=templates, keep_empty=reading.keep_empty, at_least=reading.at_least
+        )
     except DataError as error:
-        below = next((str(file.parent) for file in sorted(path.glob(f"*/{FILE_NAME}"))), None)
+        tables = (file for name in FILE_NAMES for file in sorted(path.glob(f"*/{name}")))
+        below = next(tables, None)
         if below is None:
             raise
-        raise DataError(f"{error}. There is a {FILE_NAME} in {below!r}: give that folder") from None
+        raise DataError(
+            f"{error}. There is a {below.name} in {str(below.parent)!r}: give that folder"
+        ) from None
 
 
-def _hub_options(text: str) -> tuple[str, dict[str, str]]:
-    place, _, query = text.partition("?")
-    known = {
-        "split": "split",
-        "config": "config",
-        "image": "image_column",
-        "caption": "caption_column",
-    }
-    options = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in known or not value:
-            raise ConfigError(f"{HUB}{text}: {name!r}; expected {', '.join(known)} with a value")
-        options[known[name]] = value
+def _has_tables(path: Path) -> bool:
+    """Whether parquet files hold the data; img2dataset's describe folders or archives instead."""
+    return any(
+        not (table.with_name(f"{table.stem}_stats.json").exists() or table.with_suffix("").is_dir())
+        for mark in _PARQUET_MARKS
+        for table in path.glob(mark)
+    )
+
+
+def _open_dataset(place: str, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
+    taken = _only(options, _OF_DATASETS, place)
     if not place:
         raise ConfigError(f"{HUB} needs the name of a data set after it")
-    return place, options
+    return open_dataset(
+        place,
+        split=_one(taken, "split") or "train",
+        config=_one(taken, "config"),
+        image_column=_one(taken, "image"),
+        caption_column=_one(taken, "caption"),
+        keep_empty=reading.keep_empty,
+        at_least=reading.at_least,
+    )
+
+
+def _open_table(path: Path, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
+    is_json = path.suffix.lower() == ".json"
+    value = read_json(path) if is_json else None
+    if is_coco(value):
+        return open_coco(
+            path,
+            value,
+            images=_one(_only(options, ("images",), str(path)), "images"),
+            keep_empty=reading.keep_empty,
+            at_least=reading.at_least,
+        )
+    taken = _only(options, ("image", "caption"), str(path))
+    captions = taken.get("caption", ())
+    return pictures_of_rows(
+        list_rows(path.name, value) if is_json else read_rows(path, joins=captions[-1:]),
+        place=str(path),
+        folder=path.parent,
+        image=_one(taken, "image"),
+        captions=captions,
+        keep_empty=reading.keep_empty,
+        at_least=reading.at_least,
+    )
+
+
+def _only(
+    options: dict[str, tuple[str, ...]], known: tuple[str, ...], place: str
+) -> dict[str, tuple[str, ...]]:
+    other = [name for name in options if name not in known]
+    if other:
+        raise ConfigError(f"{place}: {other[0]!r} does not fit it; expected {', '.join(known)}")
+    return options
+
+
+def _one(options: dict[str, tuple[str, ...]], name: str) -> str | None:
+    values = options.get(name, ())
+    if len(values) > 1:
+        raise ConfigError(f"{name} is given {len(values)} times; expected once")
+    return values[0] if values else None

@@ -12,14 +12,18 @@ from dalle.protocols import EncodedSample, Sample, Source
 
 
 class Subset:
-    """Some samples of a source, in a given order."""
+    """Some samples of a source, in a given order; of a subset, samples of what it is a part of."""
 
     def __init__(self, source: Source, indices: "np.ndarray | list[int]") -> None:
-        self.source = source
-        self._indices = np.asarray(indices, dtype=np.int64)
+        chosen = np.asarray(indices, dtype=np.int64)
+        whole: Source = source
+        if isinstance(source, Subset):
+            whole, chosen = source.source, source.indices[chosen]
+        self.source: Source = whole
+        self.indices: np.ndarray = chosen
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, index: int, /) -> Sample | EncodedSample:
         return self.source[self._at(index)]
@@ -35,7 +39,7 @@ class Subset:
     def _at(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return int(self._indices[index])
+        return int(self.indices[index])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +102,24 @@ def captions_at(source: Source, index: int) -> tuple[str, ...]:
     """The captions of a sample, told by the source or read from the sample."""
     captions = getattr(source, "captions", None)
     return captions(index) if callable(captions) else source[index].captions
+
+
+def mark_at(source: Source, index: int) -> str:
+    """What changes when a sample's file does, told by a source that `is_marked`.
+
+    Raises:
+        DataError: the file is gone.
+    """
+    if isinstance(source, Subset):
+        return mark_at(source.source, int(source.indices[index]))
+    return str(source.mark(index))  # type: ignore[attr-defined]
+
+
+def is_marked(source: Source) -> bool:
+    """Whether a source tells when its samples change."""
+    if isinstance(source, Subset):
+        return is_marked(source.source)
+    return all(map(is_marked, getattr(source, "sources", ()))) and hasattr(source, "mark")
 
 
 def all_captions(source: Source) -> Iterator[str]:

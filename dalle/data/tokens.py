@@ -74,7 +74,7 @@ def encode_source(
 
     def flush() -> None:
         if pictures:
-            encoded = _encode(tokenizer, np.stack(pictures), device)
+            encoded = encode_pictures(tokenizer, np.stack(pictures), device)
             for (index, number), one in zip(places, encoded, strict=True):
                 codes[index, number] = one
             pictures.clear()
@@ -103,8 +103,9 @@ def encode_source(
 
 
 @torch.inference_mode()
-def _encode(
+def encode_pictures(
     tokenizer: ImageTokenizer, pictures: np.ndarray, device: torch.device | str
 ) -> np.ndarray:
+    """The codes, n x rows x cols, of pictures, uint8, n x height x width x 3."""
     images: Tensor = to_float(torch.from_numpy(pictures).to(device))
     return tokenizer.encode(images).cpu().numpy()

@@ -6,12 +6,15 @@ import os
 import signal
 import threading
 import warnings
+from collections import deque
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from dalle.data.parts import Part, Parts
+from dalle.data.streamed import StreamParts
 from dalle.errors import DataError
 
 POLL_SECONDS = 5.0
@@ -21,45 +24,58 @@ _log = logging.getLogger(__name__)
 
 
 def read_in_workers(
-    parts: Parts, first: int, *, num_workers: int, timeout: float
+    parts: Parts | StreamParts, items: Iterator[Any], *, num_workers: int, timeout: float
 ) -> Generator[Part]:
-    """The micro-batches from number `first` on, in order, without end.
+    """The micro-batches of `items`, in order.
 
     When a worker dies or does not answer, the micro-batch that was waited for is read again by a
     new worker on its own, and all workers are started again after it.
 
     Args:
+        parts: reads an item.
+        items: what the workers are given one after another.
         timeout: seconds to wait for one micro-batch.
 
     Raises:
         DataError: the same micro-batch was lost twice; it names the step and the samples.
     """
     workers = None
-    for number in itertools.count(first):
+    given: deque[Any] = deque()
+
+    def giving(some: Iterator[Any]) -> Iterator[Any]:
+        for item in some:
+            given.append(item)
+            yield item
+
+    while True:
         if workers is None:
-            numbers = itertools.count(number)
-            workers = _start(parts, numbers, num_workers, timeout=timeout)
+            again = list(given)
+            given.clear()
+            following = giving(itertools.chain(again, items))
+            workers = _start(parts, following, num_workers, timeout=timeout)
         try:
             part = _wait_for(workers, timeout)
+            given.popleft()
         except _WorkerLost as lost:
             workers = None
-            step = number // parts.micro_batches
+            item = given.popleft()
+            step, _ = parts.described(item)
             _log.warning("reading step %d: %s; it is read again by a new worker", step, lost)
-            part = _read_alone(parts, number, timeout=timeout)
+            part = _read_alone(parts, item, timeout=timeout)
         yield part
 
 
-def _read_alone(parts: Parts, number: int, *, timeout: float) -> Part:
+def _read_alone(parts: Parts | StreamParts, item: Any, *, timeout: float) -> Part:
     """Read one micro-batch in a new worker: nothing else that it reads ahead can kill it."""
     try:
-        worker = _start(parts, iter([number]), 1, timeout=timeout)
+        worker = _start(parts, iter([item]), 1, timeout=timeout)
         return _wait_for(worker, timeout)
     except _WorkerLost as lost:
-        shown = ", ".join(map(str, parts.indices(number)))
+        step, samples = parts.described(item)
         raise DataError(
-            f"step {number // parts.micro_batches} could not be read in two attempts: {lost}. Its "
-            f"samples are those numbered {shown}. Workers die when memory or /dev/shm is full; "
-            "with 0 workers an error shows where it happens"
+            f"step {step} could not be read in two attempts: {lost}. Its samples are {samples}. "
+            "Workers die when memory or /dev/shm is full; with 0 workers an error shows where it "
+            "happens"
         ) from None
 
 
@@ -68,7 +84,7 @@ class _WorkerLost(Exception):
 
 
 def _start(
-    parts: Parts, numbers: Iterator[int], num_workers: int, *, timeout: float
+    parts: Parts | StreamParts, items: Iterator[Any], num_workers: int, *, timeout: float
 ) -> Iterator[Part]:
     # Without it, `tokenizers` prints a warning in every worker: it was used before the fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -81,7 +97,7 @@ def _start(
             DataLoader(
                 parts,
                 batch_size=None,
-                sampler=numbers,  # type: ignore[arg-type]
+                sampler=items,  # type: ignore[arg-type]
                 num_workers=num_workers,
                 timeout=min(POLL_SECONDS, timeout),
                 worker_init_fn=_ignore_interrupt,

@@ -53,8 +53,8 @@ class DalleLearning:
     augment: bool = True
     """Random crops; without it the centre of the picture."""
     views: int = 0
-    """Turn every picture into codes once, before training, in so many crops; they are held in
-    memory. 0: at every step, in a new crop."""
+    """Turn every picture into codes once, before training, in so many crops, and keep them in the
+    token cache. 0: at every step, in a new crop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

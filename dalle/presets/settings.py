@@ -22,12 +22,16 @@ class DataSettings:
     """What is trained on."""
 
     data: str | None = None
-    """A folder of pictures with .txt captions or a metadata.jsonl, a .jsonl file, hub:NAME, or
-    `shapes` for the built-in pictures: docs/data.md."""
+    """A folder of pictures with captions, a table (.csv .tsv .json .jsonl .parquet), .tar files,
+    hub:NAME, mix:2*A+1*B, or `shapes` for the built-in pictures: docs/data.md."""
+    quarantine: str | None = None
+    """A list written by `dalle data inspect --quarantine`: what is in it is left out."""
     held_out: str | None = None
     """Another data set for numbers during training; without it a part of the data is held out."""
     held_out_share: float = 0.02
     """Share of the data that is held out; 0 for none. The same part for all three models."""
+    cache: str | None = None
+    """Folder of the token cache (`--views` of the transformer); by default in ~/.cache/dalle."""
     shapes: int = 30_000
     """How many pictures `shapes` has."""
 
@@ -117,6 +121,8 @@ class LoopSettings:
     """Checkpoints of steps that are a multiple of it stay for good; 0: none for that reason."""
     num_workers: int = 0
     """Processes that read data, per process that trains."""
+    max_bad: float = 0.01
+    """Share of the samples read so far that may be damaged before the run stops."""
     tracker: str | None = None
     """One of accelerate's trackers (tensorboard, wandb, ...), besides metrics.jsonl."""
 
@@ -164,6 +170,7 @@ def train_config(
         keep_last=loop.keep_last,
         keep_every=loop.keep_every,
         num_workers=loop.num_workers,
+        max_bad=loop.max_bad,
         device=device,
         tracker=loop.tracker,
     )

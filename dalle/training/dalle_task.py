@@ -102,11 +102,8 @@ class DalleTask:
 
     def view(self, sample: Sample, random: Random, *, train: bool) -> np.ndarray:
         """The picture as the image tokenizer sees it: uint8, height x width x 3."""
-        height, width = self.image_tokenizer.image_size
-        crop = dalle_augment if train and self.objective.augment else None
-        if crop:
-            return crop(sample.image, random, height=height, width=width)
-        return center_crop(sample.image, height=height, width=width)
+        size, augment = self.image_tokenizer.image_size, train and self.objective.augment
+        return view_of(sample, random, size=size, augment=augment)
 
     def read(
         self, sample: Sample | EncodedSample, random: Random, *, train: bool
@@ -220,6 +217,12 @@ class DalleTask:
             if self.neighbours.reranker:
                 write_neighbour(folder / RERANKER, self.neighbours.reranker)
         return {"sampling": to_json(self.sampling)}
+
+
+def view_of(sample: Sample, random: Random, *, size: tuple[int, int], augment: bool) -> np.ndarray:
+    """The paper's crop of a picture, or its centre: uint8, height x width x 3."""
+    crop = dalle_augment if augment else lambda image, _, **target: center_crop(image, **target)
+    return crop(sample.image, random, height=size[0], width=size[1])
 
 
 def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targets"]:

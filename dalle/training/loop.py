@@ -21,7 +21,7 @@ from dalle.config import to_json
 from dalle.data.loader import Loader
 from dalle.errors import Interrupted, NonFiniteError
 from dalle.launched import stop_with_launcher
-from dalle.protocols import Source, Task
+from dalle.protocols import Source, Stream, Task
 from dalle.training import noise
 from dalle.training.ema import DividedEma, Ema
 from dalle.training.finite import FiniteCheck
@@ -66,7 +66,7 @@ def train(
     task: Task,
     config: TrainConfig,
     *,
-    train_source: Source,
+    train_source: Source | Stream,
     held_out_source: Source | None,
     out: str | Path,
     run_config: Mapping[str, Any] | None = None,
@@ -122,7 +122,7 @@ class _GoBack(Exception):
 def _train_on(
     run: Run,
     stop: StopRequest,
-    train_source: Source,
+    train_source: Source | Stream,
     held_out_source: Source | None,
     *,
     allow_change: tuple[str, ...],
@@ -197,7 +197,7 @@ class _Training:
         self._greet(resume)
 
     def go(
-        self, train_source: Source, held_out_source: Source | None, *, failed_at: int
+        self, train_source: Source | Stream, held_out_source: Source | None, *, failed_at: int
     ) -> TrainResult:
         """Do the steps that are left; what is not finite too often sends the run back.
 
@@ -215,7 +215,7 @@ class _Training:
             self.tracking.say(f"{error}\ngoing back to the last checkpoint, once")
             raise _GoBack(self.done) from None
 
-    def _steps(self, train_source: Source, held_out_source: Source | None) -> TrainResult:
+    def _steps(self, train_source: Source | Stream, held_out_source: Source | None) -> TrainResult:
         began = time.monotonic()
         held_out = self._held_out(held_out_source)
         batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
@@ -296,7 +296,7 @@ class _Training:
         for path in held_out.preview(done):
             self.tracking.say(f"preview, step {done}: {path}")
 
-    def _loader(self, source: Source) -> Loader:
+    def _loader(self, source: Source | Stream) -> Loader:
         return Loader(
             source,
             functools.partial(self.run.task.read, train=True),
@@ -308,6 +308,7 @@ class _Training:
             num_workers=self.config.num_workers,
             start_step=self.start,
             bad_samples=self.run.out / "bad_samples.jsonl",
+            max_bad_fraction=self.config.max_bad,
         )
 
     def _held_out(self, source: Source | None) -> HeldOut | None:

@@ -15,6 +15,8 @@ FREE = frozenset(
         "micro_batches",
         "recompute",
         "num_workers",
+        "max_bad",
+        "cache",
         "device",
         "tracker",
         "log_every",
@@ -70,6 +72,8 @@ class TrainConfig:
     """Checkpoints of steps that are a multiple of it stay for good; 0: none for that reason."""
     num_workers: int = 0
     """Processes that read data, per process that trains."""
+    max_bad: float = 0.01
+    """Share of the samples read so far, in [0, 1], that may be damaged before the run stops."""
     device: Device = "auto"
     tracker: str | None = None
     """One of accelerate's trackers (tensorboard, wandb, ...), besides metrics.jsonl."""
@@ -89,6 +93,8 @@ class TrainConfig:
         _at_least(self, "keep_last", 1)
         if self.powersgd_rank is not None:
             _at_least(self, "powersgd_rank", 1)
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"max_bad is {self.max_bad}; expected a share, 0 ... 1")
         if self.batch_size % self.micro_batches:
             raise ConfigError(
                 f"batch_size {self.batch_size} is no multiple of micro_batches "

@@ -219,11 +219,11 @@ def test_files_are_utf_8_in_every_locale(tmp_path: Path) -> None:
     script = f"""
 import sys; from pathlib import Path
 from dalle.data.folder import open_folder
-from dalle.data.jsonl import open_jsonl
+from dalle.data.tables import open_table
 from dalle.tokenizers.text import TextTokenizer
 assert sys.getfilesystemencoding() == "ascii"
 root = Path(sys.argv[1])
-for source in (open_folder(root), open_jsonl(root / "metadata.jsonl")):
+for source in (open_folder(root), open_table(root / "metadata.jsonl")):
     sample = source[0]
     print(ascii((sample.key, sample.captions, sample.image.size)))
 TextTokenizer.train(source.captions(0)).save(root / "tokenizer.json")

@@ -167,10 +167,15 @@ def test_damaged_samples_are_replaced_and_told_once(tmp_path: Path) -> None:
             changed += one != other
     assert changed == 8
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert {(row["index"], row["reason"]) for row in lines} == {
-        (7, "number 7 is damaged"),
-        (11, "number 11 is damaged"),
+    told = {row["index"]: row for row in lines}
+    assert {i: row["reason"] for i, row in told.items()} == {
+        i: f"number {i} is damaged" for i in (7, 11)
     }
+    assert all(row["key"] == str(i) for i, row in told.items())
+    flat_seen, flat_plain = ([i for step in steps_ for i in step] for steps_ in (seen, plain))
+    for index, row in told.items():
+        assert row["substitute"] == flat_seen[flat_plain.index(index)]
+    assert loader.bad_by_reason() == {"number ... is damaged": 2}
     assert len(lines) == loader.num_bad == 2
 
 
@@ -188,7 +193,9 @@ def test_samples_left_out_are_replaced_and_counted_apart(tmp_path: Path) -> None
 
 def test_too_many_damaged_samples_end_the_run() -> None:
     loader = Loader(Numbered(1000, damaged=set(range(50))), read, batch_size=20, seed=0)
-    message = r"^\d+ of the \d+ samples read so far are damaged, more than 1\.00%; one of .* number"
+    message = (
+        r"^\d+ of the \d+ samples read so far are damaged, more than 1\.00%: \d+ x number \.\.\. "
+    )
     with pytest.raises(DataError, match=message):
         indices(loader, 50)
     bearing = Loader(

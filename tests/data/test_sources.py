@@ -80,9 +80,9 @@ def test_options_reach_every_kind(tmp_path: Path) -> None:
     [
         ("no/such/place", InputError, r"in 'no/such/place': it does not exist\. A data set is"),
         ("", InputError, r"in ''"),
-        (__file__, InputError, r"test_sources\.py': it is not a folder or a \.jsonl file"),
+        (__file__, InputError, r"test_sources\.py': it is no kind of data set that is known"),
         ("hub:", ConfigError, "needs the name"),
-        ("hub:x?part=y", ConfigError, "'part'; expected split, config, image, caption"),
+        ("hub:x?part=y", ConfigError, "'part'; expected image, caption, split, config"),
         ("hub:nobody/nothing", DataError, "cannot load 'nobody/nothing'"),
     ],
 )

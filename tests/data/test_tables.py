@@ -1,4 +1,4 @@
-"""Lines of metadata.jsonl: good ones load, bad ones are named with their number."""
+"""Rows of tables: good ones load, bad ones are named with their number."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dalle.data.jsonl import open_jsonl
 from dalle.data.pictures import Pictures
+from dalle.data.tables import open_table
 from dalle.errors import DataError
 
 
@@ -42,7 +42,7 @@ def test_lines_name_pictures_and_captions(folder: Path) -> None:
         '{"file_name": "img0.png", "caption": " a ", "captions": null}',
         '{"file_name": "img2.png", "text": ["x", "y"]}',
     )
-    source = open_jsonl(path)
+    source = open_table(path)
     assert rows(source) == [
         ("img1.png", ("caption 1",)),
         ("sub/ünïcode.png", ("one", "two")),
@@ -82,7 +82,7 @@ def test_bad_lines_are_named_and_passed_over(folder: Path) -> None:
         '{"file_name": "img1.png", "text": "a", "text": "repeated key"}',
         '{"file_name": "img2.png", "text": "no newline at the end"}',
     )
-    source = open_jsonl(path)
+    source = open_table(path)
     assert rows(source) == [
         ("img0.png", ("caption 0",)),
         ("img2.png", ("caption 2",)),
@@ -101,29 +101,29 @@ def test_bad_lines_are_named_and_passed_over(folder: Path) -> None:
 
 def test_marks_and_windows_line_ends_are_no_content(folder: Path) -> None:
     path = write(folder, b"\xef\xbb\xbf" + good(0).encode() + b"\r", good(1) + "\r", "")
-    assert rows(open_jsonl(path)) == [("img0.png", ("caption 0",)), ("img1.png", ("caption 1",))]
+    assert rows(open_table(path)) == [("img0.png", ("caption 0",)), ("img1.png", ("caption 1",))]
 
 
 def test_blank_captions_are_left_out_or_kept(folder: Path) -> None:
     lines = ['{"file_name": "img0.png", "text": ""}', '{"file_name": "img1.png"}', good(2)]
-    source = open_jsonl(write(folder, *lines))
+    source = open_table(write(folder, *lines))
     assert rows(source) == [("img2.png", ("caption 2",))]
     assert (source.report.empty, source.report.no_caption) == (1, 1)
-    kept = open_jsonl(write(folder, *lines), keep_empty=True)
+    kept = open_table(write(folder, *lines), keep_empty=True)
     assert rows(kept) == [("img0.png", ()), ("img1.png", ()), ("img2.png", ("caption 2",))]
 
 
 def test_endless_lines_are_passed_over(folder: Path) -> None:
     path = write(folder, '{"text": "' + "x" * (9 * 2**20), good(1))
-    source = open_jsonl(path)
+    source = open_table(path)
     assert rows(source) == [("img1.png", ("caption 1",))]
     assert source.report.problems == ("metadata.jsonl:1: longer than 4194304 bytes",)
 
 
 def test_nothing_usable_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match=r"no image-text pairs found in .*metadata\.jsonl"):
-        open_jsonl(write(folder))
+        open_table(write(folder))
     with pytest.raises(DataError, match=r"2 unusable rows; first problem: metadata\.jsonl:1"):
-        open_jsonl(write(folder, "[" + good(0) + ",", good(1) + "]"))
+        open_table(write(folder, "[" + good(0) + ",", good(1) + "]"))
     with pytest.raises(DataError, match=r"cannot read .*: No such file"):
-        open_jsonl(folder / "other.jsonl")
+        open_table(folder / "other.jsonl")
