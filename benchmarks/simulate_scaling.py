@@ -23,8 +23,8 @@ STRATEGIES = ("ddp", "powersgd", "zero2", "fsdp2", "published")
 appendix E). It is no strategy of ours, and stands for comparison. zero3 costs what fsdp2 does."""
 DDP_BUCKET = 25e6
 """Bytes that DDP sends at once, by its default."""
-ZERO_BUCKET = 5e8
-"""Numbers that DeepSpeed sends at once, by its default."""
+ZERO_BUCKET = 2e8
+"""Numbers that DeepSpeed sends at once, as `dalle.training.zero_update` tells it."""
 TEXT, IMAGE = 256, 1024
 
 

@@ -21,8 +21,6 @@ STRATEGIES = (
     "fsdp2-offload",
 )
 """By the names of `dalle launch-config`, and one process."""
-ZERO_BUCKET = 4 * BUCKET
-"""DeepSpeed's buffer for gradients that travel together, whatever the model's size."""
 ZERO3_LIVE = 4 * (1_000_000_000 + 50_000_000)
 """Of weights that DeepSpeed's stage 3 has gathered and fetches ahead, at most."""
 SECONDS_A_DAY = 86_400
@@ -99,14 +97,15 @@ def held(size: ModelSize, step: StepMemory, setting: Setting) -> Held:
 
 def _on_the_way(size: ModelSize, strategy: str) -> int:
     """Bytes of weights that are gathered and of gradients that are not yet where they belong."""
+    bucket = 4 * min(size.parameters, BUCKET)
     if strategy == "fsdp2":
         # What is in no layer stays gathered with its gradients; of layers, one and the next,
         # and one's gradients with what is made of them to be sent.
         return 2 * size.outside + 4 * size.layer
     if strategy == "zero3":
-        return ZERO_BUCKET + min(size.whole, ZERO3_LIVE) + size.largest
+        return bucket + min(size.whole, ZERO3_LIVE) + size.largest
     if strategy in ("zero1", "zero2"):
-        return ZERO_BUCKET + size.largest
+        return bucket + size.largest
     return size.largest
 
 

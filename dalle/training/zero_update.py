@@ -26,8 +26,9 @@ from dalle.training.shards import Shards, Undivided, Zero3Shards
 from dalle.training.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-BUCKET = 50_000_000
-"""Numbers that travel together. DeepSpeed's own choice is ten times as many: 2 GB a buffer."""
+BUCKET = 200_000_000
+"""Numbers of gradients that travel together, at most. DeepSpeed's own choice, 500,000,000 whatever
+the model's size, is a buffer of 2 GB; fewer cost more latency on many machines."""
 
 
 class ZeroUpdater:
@@ -39,7 +40,7 @@ class ZeroUpdater:
         self, world: World, module: nn.Module, config: TrainConfig, *, state: Path | None
     ) -> None:
         self._world, self._module = world, module
-        _set_engine(world, config)
+        _set_engine(world, config, parameters=sum(p.numel() for p in module.parameters()))
         outputs = _Outputs()
         if world.divides_weights:  # before DeepSpeed's own hook, which looks for tensors there
             module.register_forward_hook(outputs.take_apart)
@@ -135,7 +136,7 @@ class _Outputs:
         return output if self._kind is None else self._kind(**output)
 
 
-def _set_engine(world: World, config: TrainConfig) -> None:
+def _set_engine(world: World, config: TrainConfig, *, parameters: int) -> None:
     """Tell DeepSpeed what the run's settings say, so that they mean the same as elsewhere."""
     settings = world.accelerator.state.deepspeed_plugin.deepspeed_config
     settings["train_batch_size"] = config.batch_size
@@ -146,8 +147,7 @@ def _set_engine(world: World, config: TrainConfig) -> None:
     settings["gradient_clipping"] = config.optim.clip_norm or 0.0
     # torch's AdamW on the host too: DeepSpeed's has to be compiled first, and rounds otherwise.
     settings["zero_force_ds_cpu_optimizer"] = False
-    for name in ("reduce_bucket_size", "allgather_bucket_size"):
-        settings["zero_optimization"].setdefault(name, BUCKET)
+    settings["zero_optimization"].setdefault("reduce_bucket_size", min(parameters, BUCKET))
     if world.precision != "float32":
         # Weights stay float32 and the layers compute in the shorter type, as under DDP. Gradients
         # travel in float32, those of no layers excepted.
