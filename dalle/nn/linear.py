@@ -54,7 +54,8 @@ def weights_kept() -> Iterator[None]:
 
     On CPUs with AVX-512 products of few rows take weights that were laid out for oneDNN, which
     needs as much memory again as the weights themselves; everywhere `linear32` takes them in
-    float32. All is forgotten at the block's end.
+    float32. All is forgotten at the block's end. For blocks that use weights often with as many
+    rows: laying out costs about as much as using them once.
     """
     token = _KEPT.set(_Kept())
     try:
