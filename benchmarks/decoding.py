@@ -1,76 +1,141 @@
-"""Cached decoding beside the whole stream again for every token, in one run, with their equality.
+"""One decoding step beside written-out baselines and other projects, in one run.
 
-    python benchmarks/decoding.py [--samples N] [--rounds R] [--json FILE]
+    python benchmarks/decoding.py [--samples N ...] [--precisions P ...] [--rounds R]
+        [--peers FOLDER] [--json FILE]
 
-One prompt, float32, the toy of 6 layers of width 384 over 256 + 1024 slots. A round times both in
-turn at the same slot in the middle of the picture; the table shows medians and their ratio.
+One prompt, the toy of 6 layers of width 384 over 256 + 1024 slots, at slot 512, where as much is
+read as on the average. All take their turn in every round; a row has medians, and the median over
+rounds of the ratio to ours. The share of the ceiling counts the arithmetic of exact sparse
+attention and the image head. FOLDER holds checkouts of other projects (see peer.py); where they
+import more than is installed, the environment's PEERS_PATH says where that is.
 """
 
 import argparse
-import json
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from decoding_baselines import GrowingCache, Record, StaticCache
+from interleaved import ceilings, conditions, median_ratio, report, seconds
+from peers import peers
+from torch import Tensor
 
 from dalle.models.dalle import Dalle, DalleConfig
+from dalle.nn.linear import linear32, weights_kept
 
-SLOT = 512
+SLOT, TEXT, IMAGE = 512, 16384, 8192
+MOST_UNCACHED = 2
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
     """Print the table, and write it as JSON where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, nargs="+", default=[2, 16, 64])
+    parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--peers", type=Path)
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
+    first = ceilings()
+    rows: list[dict[str, object]] = []
+    for precision in flags.precisions:
+        for samples in flags.samples:
+            rows += compare(samples, precision, flags.rounds, flags.peers, first)
+    report(rows, flags.json, first=first, last=ceilings(), **conditions())
+
+
+def compare(
+    samples: int, precision: str, rounds: int, folder: Path | None, first: dict[str, float]
+) -> list[dict[str, object]]:
+    """The rows of one number of samples."""
+    names = ["dalle-pytorch:full", "llamagen", "mindalle"]
+    # The others take seconds a step.
+    names += ["dalle-pytorch:sparse"] if samples <= MOST_UNCACHED else []
+    names += ["rudalle"] if samples <= 16 and precision == "float32" else []
+    with (
+        torch.inference_mode(),
+        weights_kept(),
+        peers(names, "decode", batch=samples, precision=precision, folder=folder) as theirs,
+    ):
+        calls = steps(samples, DTYPES[precision])
+        expected = calls["whole stream again"]()
+        scale = expected.std()
+        errors = {n: ((c() - expected) / scale).abs().max().item() for n, c in calls.items()}
+        if samples > MOST_UNCACHED:
+            del calls["whole stream again"]
+        times: dict[str, list[float]] = {name: [] for name in [*calls, *theirs]}
+        for _ in range(rounds + 1):  # the first is not counted
+            for name, call in calls.items():
+                times[name].append(seconds(call))
+            for name, peer in theirs.items():
+                times[name].append(peer())
+    taken = {name: several[1:] for name, several in times.items()}
+    ceiling = first[f"{precision}_gflops"]
+    return [
+        {
+            "step": name,
+            "samples": samples,
+            "precision": precision,
+            "ms": 1000 * statistics.median(several),
+            "tokens_a_second": samples / statistics.median(several),
+            "by_ours": median_ratio(several, taken["ours"]),
+            "of_ceiling": samples * gigaflop() / statistics.median(several) / ceiling,
+            "difference": errors.get(name, float("nan")),
+        }
+        for name, several in taken.items()
+    ]
+
+
+def gigaflop() -> float:
+    """Of one sample's step: six layers, the image head, and the keys that are read."""
+    layers, width = 6, 384
+    keys = 256 + (4 * 33 + 17 + 66) / layers
+    return (2 * (12 * layers * width**2 + width * IMAGE) + 4 * width * layers * keys) / 1e9
+
+
+def steps(samples: int, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+    """What gives the logits of the same token, ours first; logits are of unit scale."""
     torch.manual_seed(0)
-    config = DalleConfig(text_vocab=16384, image_vocab=8192, depth=6, width=384, heads=6)
+    config = DalleConfig(text_vocab=TEXT, image_vocab=IMAGE, depth=6, width=384, heads=6)
     model = Dalle(config).eval()
     # Heads start at zero as published, and equality of zeros would prove nothing.
     torch.nn.init.normal_(model.image_head.weight, std=config.width**-0.5)
+    model.to(dtype)
     text = model.no_caption(torch.zeros(1, 256, dtype=torch.long))
-    codes = torch.randint(0, 8192, (flags.samples, 1024))
+    texts = text.expand(samples, -1)
+    codes = torch.randint(0, IMAGE, (samples, 1024))
     codes[:, :SLOT] = codes[0, :SLOT]
-    texts = text.expand(flags.samples, -1)
-    with torch.inference_mode():
-        cache = model.new_cache(prompts=1, samples=flags.samples)
-        model.prefill(text, codes[:1, :SLOT], cache)
+    cache = model.new_cache(prompts=1, samples=samples)
+    model.prefill(text, codes[:1, :SLOT], cache)
+    record = Record(model, 256 + SLOT)
+    inputs = torch.cat([codes.new_full((samples, 1), IMAGE), codes[:, : SLOT - 1]], dim=1)
+    model._run(torch.cat([model._embed_text(texts), model._embed_image(inputs)], dim=1), record)
+    growing = GrowingCache(model, record.keys, record.values)
+    static = StaticCache(model, record.keys, record.values)
+    both = torch.cat([model.text_head.weight, model.image_head.weight])
+    bias = torch.cat([model.text_head.bias, model.image_head.bias])
+    row, col = model.row_embedding.weight[SLOT // 32], model.col_embedding.weight[SLOT % 32]
+    last = codes[:, SLOT - 1]
 
-        def cached() -> torch.Tensor:
-            return model.step(codes[:, SLOT - 1], torch.tensor(SLOT), cache)
+    def hidden(attend: GrowingCache | StaticCache) -> Tensor:
+        embedded = model.image_embedding(last) + (row + col)
+        return model._run(embedded.unsqueeze(1), attend)[:, 0]
 
-        def whole() -> torch.Tensor:
-            return model(texts, codes).image[:, SLOT]
+    def image_head(attend: GrowingCache | StaticCache) -> Tensor:
+        return linear32(hidden(attend), model.image_head.weight, model.image_head.bias)
 
-        error = (cached() - whole()).abs().max().item()
-        rounds = [(_seconds(cached), _seconds(whole)) for _ in range(flags.rounds)]
-    step, again = (statistics.median(times) for times in zip(*rounds, strict=True))
-    result = {
-        "samples": flags.samples,
-        "cached_ms": 1000 * step,
-        "uncached_ms": 1000 * again,
-        "ratio": statistics.median(b / a for a, b in rounds),
-        "largest_difference": error,
-        "cache_bytes_per_sample": cache.bytes_per_sample,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+    def joint_head(attend: GrowingCache | StaticCache) -> Tensor:
+        return linear32(hidden(attend), both, bias)[:, TEXT + 1 :]
+
+    return {
+        "ours": lambda: model.step(last, torch.tensor(SLOT), cache),
+        "static cache": lambda: image_head(static),
+        "growing cache": lambda: image_head(growing),
+        "and joint head": lambda: joint_head(growing),
+        "whole stream again": lambda: model(texts, codes).image[:, SLOT],
     }
-    for name, value in result.items():
-        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
-    if flags.json:
-        flags.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _seconds(call: Callable[[], torch.Tensor]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

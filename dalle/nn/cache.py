@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from dalle.layout import StreamLayout
 from dalle.nn.attention import dense_attention
-from dalle.nn.masks import Pattern, StepKeys, may_attend, step_keys
+from dalle.nn.kept import KeptSlots, kept_slots
+from dalle.nn.masks import Pattern, may_attend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,13 +22,42 @@ class LayerCache:
     text_values: Float[Tensor, "prompts h text d"]
     image_keys: Float[Tensor, "pictures h kept d"]
     image_values: Float[Tensor, "pictures h kept d"]
-    """Image slot p is kept at p mod kept: a ring no longer than the pattern's reach."""
-    reads: Int[Tensor, "image most"]
-    """For every image slot, the places in the ring that it reads."""
-    unread: Float[Tensor, "image most"]
-    """Added to the scores: 0 where `reads` is a key, minus infinity where it is filling."""
+    slots: KeptSlots
+    """Where each image slot is kept."""
+    unread: Float[Tensor, "image stretch"]
+    """Added to the scores: 0 where a place is read, minus infinity where it is not."""
     unread_text: Float[Tensor, "image text"] | None
     """Likewise for the text, where the pattern does not read all of it."""
+
+    # On the CPU it costs nothing to look at a slot's number, and what an index is a tensor for
+    # costs a copy or a slow loop.
+
+    def keep(
+        self,
+        kept: Float[Tensor, "pictures h kept d"],
+        new: Float[Tensor, "pictures h 1 d"],
+        slot: Int[Tensor, ""],
+    ) -> None:
+        """Write what belongs to image slot `slot` to its place in `kept`."""
+        place = self.slots.place.index_select(0, slot.reshape(1))
+        if kept.device.type == "cpu":
+            kept.select(2, int(place)).copy_(new.squeeze(2))
+        else:
+            kept.index_copy_(2, place, new)
+
+    def stretch(
+        self, kept: Float[Tensor, "pictures h kept d"], slot: Int[Tensor, ""]
+    ) -> Float[Tensor, "pictures h stretch d"]:
+        """What image slot `slot` reads of `kept`, together with what it does not."""
+        if self.slots.listed is not None:
+            return kept.index_select(2, self.slots.listed.index_select(0, slot.reshape(1))[0])
+        if self.slots.stretch == self.slots.kept:
+            return kept
+        stretches = kept.unflatten(2, (-1, self.slots.stretch))
+        if kept.device.type == "cpu":
+            return stretches[:, :, int(self.slots.stretch_of[slot])]
+        one = self.slots.stretch_of.index_select(0, slot.reshape(1))
+        return stretches.index_select(2, one).squeeze(2)
 
 
 class Cache:
@@ -53,7 +83,7 @@ class Cache:
         self.patterns = patterns
         self.prompts = prompts
         self.samples = samples
-        tables = {pattern: step_keys(pattern, layout, device) for pattern in set(patterns)}
+        tables = {pattern: kept_slots(pattern, layout, device) for pattern in set(patterns)}
         slots = torch.arange(layout.length, device=device)
         image, text = slots[layout.image_start :, None], slots[: layout.image_start]
 
@@ -64,15 +94,15 @@ class Cache:
             zeros = torch.zeros(allowed.shape, dtype=dtype, device=device)
             return zeros.masked_fill(~allowed, float("-inf"))
 
-        def layer(pattern: Pattern, table: StepKeys) -> LayerCache:
-            pictures, kept = prompts * samples, table.reach
+        def layer(pattern: Pattern, table: KeptSlots) -> LayerCache:
+            pictures, kept = prompts * samples, table.kept
             return LayerCache(
                 text_keys=empty(prompts, layout.image_start),
                 text_values=empty(prompts, layout.image_start),
                 image_keys=empty(pictures, kept),
                 image_values=empty(pictures, kept),
-                reads=table.slots % kept,
-                unread=unless(table.valid),
+                slots=table,
+                unread=unless(table.reads),
                 unread_text=None
                 if pattern.reads_all_text
                 else unless(may_attend(pattern, layout, image, text)),
@@ -101,7 +131,7 @@ class Prefill:
 
     def __init__(self, cache: Cache, patterns: tuple[Pattern, ...], *, length: int) -> None:
         self.cache = cache
-        slots = torch.arange(length, device=cache.layers[0].reads.device)
+        slots = torch.arange(length, device=cache.layers[0].unread.device)
         masks = {
             pattern: may_attend(pattern, cache.layout, slots[:, None], slots[None, :])
             for pattern in set(patterns)
@@ -120,13 +150,12 @@ class Prefill:
         text = min(start, length)
         kept.text_keys[:, :, :text] = keys[:, :, :text]
         kept.text_values[:, :, :text] = values[:, :, :text]
-        ring = kept.image_keys.shape[2]
         known = max(0, length - start)
         if known:
-            slots = torch.arange(max(0, known - ring), known, device=keys.device)
+            slots = torch.arange(max(0, known - kept.slots.kept), known, device=keys.device)
             for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
                 shared = new[:, :, start + slots].repeat_interleave(self.cache.samples, dim=0)
-                store[:, :, slots % ring] = shared
+                store[:, :, kept.slots.place[slots]] = shared
         if self.cache.empty is None:
             return dense_attention(queries, keys, values, self.masks[layer])
         mask = without_empty(self.masks[layer], self.cache.empty)
@@ -160,12 +189,11 @@ class ImageStep:
     ) -> Float[Tensor, "b h 1 d"]:
         kept = self.cache.layers[layer]
         # Slots stay tensors: no value goes to the host, so that a step can be captured once.
-        place = (self.slot % kept.image_keys.shape[2]).reshape(1)
-        kept.image_keys.index_copy_(2, place, keys)
-        kept.image_values.index_copy_(2, place, values)
-        at = self.slot.reshape(1)
-        reads = kept.reads.index_select(0, at)[0]
-        unread = kept.unread.index_select(0, at)[0]
+        kept.keep(kept.image_keys, keys, self.slot)
+        kept.keep(kept.image_values, values, self.slot)
+        local_keys = kept.stretch(kept.image_keys, self.slot)
+        local_values = kept.stretch(kept.image_values, self.slot)
+        unread = kept.unread.index_select(0, self.slot.reshape(1))
 
         queries = queries * queries.shape[-1] ** -0.5
         # b h 1 d -> p h s d: the samples of a prompt read its text in one product.
@@ -173,18 +201,16 @@ class ImageStep:
         text = by_prompt @ kept.text_keys.transpose(-1, -2)  # p h s text
         text = text.transpose(1, 2).flatten(0, 1)  # b h text
         if kept.unread_text is not None:
-            text = text + kept.unread_text.index_select(0, at)[0]
+            text = text + kept.unread_text.index_select(0, self.slot.reshape(1))[0]
         if self.cache.empty is not None:
             empty = self.cache.empty.repeat_interleave(self.cache.samples, dim=0)
             text = text.masked_fill(empty.unsqueeze(1), float("-inf"))
-        local_keys = kept.image_keys.index_select(2, reads)
-        local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h most
+        local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h stretch
         weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1, dtype=torch.float32)
         weights = weights.to(values.dtype)
         num_text = text.shape[-1]
         over_text = weights[..., :num_text].unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
         from_text = (over_text @ kept.text_values).transpose(1, 2).flatten(0, 1)  # b h d
-        local_values = kept.image_values.index_select(2, reads)
         from_image = weights[..., None, num_text:] @ local_values  # b h 1 d
         return from_image + from_text.unsqueeze(2)
 

@@ -161,34 +161,6 @@ def dense_mask(
     return may_attend(pattern, layout, slots[:, None], slots[None, :])
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepKeys:
-    """Which image slots each image slot reads, as a table for decoding one slot at a time."""
-
-    slots: Int[Tensor, "image most"]
-    """Image slots in rising order, filled up with 0."""
-    valid: Bool[Tensor, "image most"]
-    """False where `slots` is only filling."""
-    reach: int
-    """A cache that keeps this many of the latest image slots keeps every slot that is read."""
-
-
-def step_keys(
-    pattern: Pattern, layout: StreamLayout, device: torch.device | str | None = None
-) -> StepKeys:
-    """The image keys of every image query, from the predicate."""
-    slots = torch.arange(layout.image, device=device) + layout.image_start
-    allowed = may_attend(pattern, layout, slots[:, None], slots[None, :])
-    most = int(allowed.sum(dim=1).max())
-    # A stable sort of "not allowed" brings the allowed keys to the front, in rising order.
-    order = torch.argsort((~allowed).to(torch.uint8), dim=1, stable=True)[:, :most]
-    valid = torch.gather(allowed, 1, order)
-    query, key = torch.nonzero(allowed, as_tuple=True)
-    return StepKeys(
-        slots=torch.where(valid, order, 0), valid=valid, reach=int((query - key).max()) + 1
-    )
-
-
 def transpose_order(layout: StreamLayout) -> Int[Tensor, " length"]:
     """Slots of the stream with the image grid transposed: raster slot r W + c goes to c R + r.
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dalle.nn.linear import linear
+from dalle.nn.linear import linear32
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -27,4 +27,4 @@ def logits(
     Source: arXiv 2102.12092, appendix D.
     """
     with full_precision(hidden.device):
-        return linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+        return linear32(hidden, weight, bias)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dalle.errors import InputError
+from dalle.nn.linear import weights_kept
 from dalle.protocols import Decoder, TextDecoder
 from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
 
@@ -189,19 +190,20 @@ def _sample_launch(
     if known:
         last = codes[:, known - 1]
     progress(known)
-    for p in range(known, layout.image):
-        slot = torch.tensor(p, device=device)
-        logits = model.step(last.repeat(1 + guided), slot, cache)
-        conditional = logits[:pictures]
-        steered = (
-            guide(conditional, logits[pictures:], sampling.guidance) if guided else conditional
-        )
-        drawn = draw_token(steered, uniform[p], sampling)
-        last = torch.where(keep[p], codes[:, p], drawn)
-        codes[:, p] = last
-        chosen = torch.log_softmax(conditional, dim=-1).gather(1, last.unsqueeze(1)).squeeze(1)
-        log_prob += torch.where(keep[p], 0.0, chosen)
-        progress(1)
+    with weights_kept():
+        for p in range(known, layout.image):
+            slot = torch.tensor(p, device=device)
+            logits = model.step(last.repeat(1 + guided), slot, cache)
+            conditional = logits[:pictures]
+            steered = conditional
+            if guided:
+                steered = guide(conditional, logits[pictures:], sampling.guidance)
+            drawn = draw_token(steered, uniform[p], sampling)
+            last = torch.where(keep[p], codes[:, p], drawn)
+            codes[:, p] = last
+            chosen = torch.log_softmax(conditional, dim=-1).gather(1, last.unsqueeze(1)).squeeze(1)
+            log_prob += torch.where(keep[p], 0.0, chosen)
+            progress(1)
     return codes, log_prob
 
 
@@ -234,14 +236,15 @@ def complete_text(
         model.prefill(known[:, :-1], empty, cache)
     uniform = uniform_table(seeds, slots).to(device)
     last, drawn = known[:, -1], []
-    for slot in range(len(stream) - 1, slots - 1):
-        last = draw_token(model.text_step(last, slot, cache), uniform[slot], sampling)
-        drawn.append(last)
-        ended = torch.stack(drawn, dim=1).eq(model.end_of_text).any(dim=1)
-        if bool(ended.all()):
-            break
-        # What an ended row goes on with is cut off below; its input must only be a token.
-        last = last.clamp(max=model.end_of_text - 1)
+    with weights_kept():
+        for slot in range(len(stream) - 1, slots - 1):
+            last = draw_token(model.text_step(last, slot, cache), uniform[slot], sampling)
+            drawn.append(last)
+            ended = torch.stack(drawn, dim=1).eq(model.end_of_text).any(dim=1)
+            if bool(ended.all()):
+                break
+            # What an ended row goes on with is cut off below; its input must only be a token.
+            last = last.clamp(max=model.end_of_text - 1)
     continued = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in seeds]
     return [
         stream[1:] + (row[: row.index(model.end_of_text)] if model.end_of_text in row else row)

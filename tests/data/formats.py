@@ -92,7 +92,8 @@ def parquet_of_names(folder: Path, pairs: Sequence[Pair]) -> str:
 
 
 def coco(folder: Path, pairs: Sequence[Pair]) -> str:
-    images, notes = [], []
+    images: list[dict[str, object]] = []
+    notes: list[dict[str, object]] = []
     (folder / "val2017").mkdir(parents=True)
     (folder / "annotations").mkdir()
     for index, (data, captions) in enumerate(pairs):

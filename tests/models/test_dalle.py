@@ -157,7 +157,9 @@ def test_the_cache_of_a_row_layer_keeps_one_row_and_one_slot():
     config = tiny_config(5, 3)
     cache = random_model(config).new_cache(prompts=1, samples=2)
     kept = [layer.image_keys.shape[2] for layer in cache.layers]
-    assert kept == [4, 13, 6, 15]  # row W + 1, column W (R - 1) + 1, conv largest offset + 1, full
+    # Row W + 1, column all, of which a step reads one column, conv largest offset + 1, full.
+    assert kept == [4, 15, 6, 15]
+    assert [layer.slots.stretch for layer in cache.layers] == [4, 5, 6, 15]
     assert cache.bytes_per_sample == sum(kept) * 2 * config.width * 4
 
 

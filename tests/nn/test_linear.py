@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from dalle.nn import linear as module
-from dalle.nn.linear import Linear, linear, product
+from dalle.nn.linear import Linear, linear, linear32, product, weights_kept
 
 
 @pytest.fixture
@@ -80,3 +80,50 @@ def test_the_layer_is_a_linear_layer_of_torch():
     assert isinstance(layer, torch.nn.Linear) and list(layer.state_dict()) == ["weight", "bias"]
     x = torch.randn(3, 8, 16)
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [1, 2, 16, 64])
+def test_kept_weights_give_the_same_product(rows, dtype):
+    x, weight, bias = tensors(rows, width=160, out=120, dtype=dtype)
+    with torch.no_grad():
+        expected = F.linear(x, weight, bias)
+        with weights_kept():
+            first, second = linear(x, weight, bias), linear(x, weight, bias)
+    assert torch.equal(first, second)
+    scale = expected.abs().max()
+    error = (first - expected).abs().max() / scale
+    assert error <= (1e-6 if dtype == torch.float32 else 2.0**-7)
+
+
+def test_weights_are_laid_out_once_and_forgotten_at_the_end():
+    x, weight, bias = (t.detach() for t in tensors(4, width=160, out=120))
+    kept = module._packs(torch.float32)
+    with torch.no_grad():
+        with weights_kept():
+            before = linear(x, weight, bias)
+            made = dict(module._KEPT.get().made)
+            assert torch.equal(linear(x, weight, bias), before)
+            assert module._KEPT.get().made.keys() == made.keys() and len(made) == kept
+        weight.mul_(2.0)  # as training would; what was made of it is gone
+        with weights_kept():
+            assert torch.allclose(linear(x, weight, bias) - bias, 2 * (before - bias), atol=1e-4)
+        assert module._KEPT.get() is None
+
+
+def test_nothing_is_kept_where_a_gradient_is_recorded():
+    x, weight, bias = tensors(4, width=160, out=120)
+    with weights_kept():
+        linear(x, weight, bias).sum().backward()
+        assert not module._KEPT.get().made
+    assert weight.grad is not None
+
+
+def test_unembeddings_are_taken_to_float32_once():
+    x, weight, bias = (t.detach() for t in tensors(4, width=160, out=120, dtype=torch.bfloat16))
+    expected = F.linear(x.float(), weight.float(), bias.float())
+    with torch.no_grad(), weights_kept():
+        found = [linear32(x, weight, bias) for _ in range(2)]
+        floats = [made for _, made in module._KEPT.get().made.values() if made.dtype == torch.float]
+        assert len({id(made) for made in floats}) == len(floats) >= 1
+    assert all(torch.allclose(f, expected, atol=1e-5) for f in found)

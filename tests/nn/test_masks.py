@@ -13,7 +13,6 @@ from dalle.nn.masks import (
     draw_mask,
     may_attend,
     published_patterns,
-    step_keys,
     transpose_order,
 )
 
@@ -130,21 +129,6 @@ def test_text_is_causal_and_seen_by_every_image_slot_and_sees_no_image(pattern, 
     assert mask[start:, :start].all()
     assert not mask.triu(1).any()
     assert mask.diagonal().all()
-
-
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.name)
-def test_step_keys_are_the_rows_of_the_dense_mask(pattern, layout):
-    table = step_keys(pattern, layout)
-    start = layout.image_start
-    image = dense_mask(pattern, layout)[start:, start:]
-    for query in range(layout.image):
-        keys = table.slots[query][table.valid[query]].tolist()
-        assert keys == torch.nonzero(image[query])[:, 0].tolist()
-        assert query - min(keys) < table.reach
-    # The ring is no longer than needed: some query reads its oldest slot.
-    lowest = torch.where(table.valid, table.slots, layout.image).amin(dim=1)
-    assert int((torch.arange(layout.image) - lowest).max()) + 1 == table.reach
 
 
 def test_published_order_is_47_row_16_column_1_conv():

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
-from dalle.nn.masks import Pattern, dense_mask, draw_mask, step_keys
+from dalle.nn.masks import Pattern, dense_mask, draw_mask
 
 DRAWN = Path(__file__).parents[1] / "golden" / "masks_rudalle.txt"
 
@@ -24,16 +23,6 @@ def test_counts_at_full_size(name: str, ones: int, most: int) -> None:
     layout = StreamLayout(text=1, rows=32, cols=32)
     image = dense_mask(Pattern(name=name, kernel=11), layout)[1:, 1:]
     assert (int(image.sum()), int(image.sum(dim=1).max())) == (ones, most)
-
-
-@pytest.mark.parametrize("grid", [(5, 7), (6, 3)])
-@pytest.mark.parametrize("name", ["square", "torus"])
-def test_step_keys_are_the_rows_of_the_dense_mask(name: str, grid: tuple[int, int]) -> None:
-    pattern, layout = Pattern(name=name, kernel=3), StreamLayout(text=2, rows=grid[0], cols=grid[1])
-    table, image = step_keys(pattern, layout), dense_mask(pattern, layout)[2:, 2:]
-    for query in range(layout.image):
-        keys = table.slots[query][table.valid[query]]
-        assert torch.equal(keys, torch.nonzero(image[query])[:, 0])
 
 
 @pytest.mark.parametrize("name", ["square", "torus"])
