@@ -108,12 +108,13 @@ def write_neighbour(folder: Path, what: Path | nn.Module) -> None:
 
     Args:
         folder: the new folder, inside the other model's.
-        what: a model folder, a run (its newest whole step is taken) or one of our models.
+        what: a model folder, also of `transformers`; a run, whose newest whole step is taken; or
+            one of our models.
     """
     if isinstance(what, nn.Module):
         save_model_folder(folder, kind=kind_of(what), config=what.config, module=what)
         return
-    source = resolve(what)
+    source = what if (what / CONFIG).is_file() else resolve(what)
     refuse_links_outside(source)
     # Written anew, manifest too: the source's may list what is not copied.
     with whole_folder(folder, folder.name) as inside, saving(folder):

@@ -19,7 +19,7 @@ from dalle.data.split import Subset, all_captions, captions_at, split_held_out
 from dalle.errors import ConfigError
 from dalle.presets.settings import DataSettings, TextSettings
 from dalle.protocols import Source
-from dalle.sampling.rerank import load_reranker
+from dalle.sampling import rerank
 from dalle.tokenizers.text import TextTokenizer
 
 SPLIT_SEED = 0
@@ -154,8 +154,9 @@ def reranker_folder(clip: str | None, *, begun: Path | None) -> Path | None:
         return begun / RERANKER if (begun / RERANKER).is_dir() else None
     if clip is None:
         return None
-    load_reranker(clip, torch.device("cpu"))
-    return resolve(clip)
+    folder = rerank.reranker_folder(clip)
+    rerank.load_reranker(folder, torch.device("cpu"))
+    return folder
 
 
 def preview_prompts(asked: tuple[str, ...], held_out: Source | None) -> tuple[str, ...]:

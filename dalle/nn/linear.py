@@ -141,13 +141,20 @@ def _packs(dtype: torch.dtype) -> bool:
     """Whether oneDNN takes weights that were laid out for it here, and rightly."""
     if _onednn() is None or dtype not in (torch.float32, torch.bfloat16):
         return False
-    x, weight = torch.arange(6.0).view(2, 3).to(dtype), torch.arange(12.0).view(4, 3).to(dtype)
-    try:
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
-        found = _product(x, packed, x.new_ones(4))
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return torch.equal(found, x @ weight.t() + 1)
+    with _disable_current_modes():
+        x, weight = _known_matrices(dtype)
+        try:
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
+            found = _product(x, packed, x.new_ones(4))
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+        return torch.equal(found, x @ weight.t() + 1)
+
+
+def _known_matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    # On the CPU, whatever device is taken where none is named.
+    numbers = torch.arange(18.0, dtype=dtype, device="cpu")
+    return numbers[:6].view(2, 3), numbers[6:].view(4, 3)
 
 
 def _is_plain(matrix: Tensor) -> bool:
@@ -165,7 +172,7 @@ def _onednn() -> Callable[..., Tensor] | None:
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return None
     with _disable_current_modes():  # of those who count what is done, or only pretend to do it
-        x, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
+        x, weight = _known_matrices(torch.float32)
         try:
             operator: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
             found = operator(x, weight, x.new_ones(4), "none", [], "")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dalle.checkpoint import RERANKERS, TEXT_TOKENIZER, load_folder
 from dalle.checkpoint.hub import PATTERNS, download
+from dalle.checkpoint.load import resolve
 from dalle.errors import InputError
 from dalle.json_files import read_json
 from dalle.models.clip_transformers import TransformersReranker
@@ -100,6 +101,15 @@ class ClipReranker:
         return torch.cat(scores)
 
 
+def reranker_folder(where: str | Path) -> Path:
+    """The folder of a reranker that a path or a hub name means; see `load_reranker`."""
+    path = Path(where).expanduser()
+    fields = _read_config(path) if path.exists() else _fetch_config(str(where))
+    if "model_type" not in fields:
+        return resolve(where)
+    return path if path.exists() else download(str(where), patterns=FILES)
+
+
 def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Reranker:
     """The reranker in a folder or on the hub.
 
@@ -112,12 +122,10 @@ def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Rera
         InputError: there is no such folder or model, or it is no CLIP.
         CheckpointError: our folder is damaged, of another kind or of a newer format.
     """
-    path = Path(where).expanduser()
-    fields = _read_config(path) if path.exists() else _fetch_config(str(where))
-    if "model_type" in fields:
-        folder = path if path.exists() else download(str(where), patterns=FILES)
+    folder = reranker_folder(where)
+    if "model_type" in _read_config(folder):
         return TransformersReranker(folder, device=device)
-    loaded = load_folder(where, kind=RERANKERS, device=device)
+    loaded = load_folder(folder, kind=RERANKERS, device=device)
     clip: Any = loaded.module  # `Encoders`, as its kind was checked
     return ClipReranker(clip, load_text_tokenizer(loaded.path / TEXT_TOKENIZER))
 

@@ -52,12 +52,15 @@ def angles(layout: StreamLayout, head_width: int) -> Float[Tensor, "length turne
     third = head_width // 3
     pairs = third // 2
     by_text = 10000.0 ** -(torch.arange(0, 2 * pairs, 2) / third)
-    by_pixel = torch.linspace(1.0, 5.0, pairs) * math.pi
+    # Named, since torch forgets to ask which device is taken for what transformers once put in
+    # linspace's place.
+    device = by_text.device
+    by_pixel = torch.linspace(1.0, 5.0, pairs, device=device) * math.pi
     text, image = layout.image_start, layout.image
 
     place = torch.cat([torch.arange(text).float(), torch.full((image,), PLACE_OF_IMAGE)])
-    row = torch.linspace(-1.0, 1.0, layout.rows).repeat_interleave(layout.cols)
-    col = torch.linspace(-1.0, 1.0, layout.cols).repeat(layout.rows)
+    row = torch.linspace(-1.0, 1.0, layout.rows, device=device).repeat_interleave(layout.cols)
+    col = torch.linspace(-1.0, 1.0, layout.cols, device=device).repeat(layout.rows)
     outside = torch.full((text,), PLACE_OF_TEXT)
     parts = [
         place[:, None] * by_text,
