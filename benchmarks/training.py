@@ -1,10 +1,12 @@
 """A training step as a share of what matrix products reach, beside written-out baselines.
 
-    python benchmarks/training.py [--batch B] [--rounds R] [--json FILE]
+    python benchmarks/training.py [--batch B] [--rounds R] [--peers FOLDER] [--json FILE]
 
 The toy of 6 layers of width 384 over 256 + 1024 slots, forward, backward and AdamW, counted as
 0.120 TFLOP a sequence (exact sparse attention, split head). Baselines in the same run: fused
-attention under boolean masks, and one head over both vocabularies beside it.
+attention under boolean masks, and one head over both vocabularies beside it. FOLDER holds checkouts
+of other projects (peer.py), whose forward and backward pass takes its turn too, without an
+optimizer's step; DALLE-pytorch's feed-forward has 1.5 times our parameters, LlamaGen learns no text.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import torch
 from interleaved import ceilings, conditions, in_turns, median_ratio, report
+from peers import peers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +25,7 @@ from dalle.models.dalle import Dalle, DalleConfig
 from dalle.nn.masks import dense_mask
 from dalle.training.optim import OptimConfig, build_optimizer
 
+PEERS = ["dalle-pytorch:full", "dalle-pytorch:sparse", "llamagen", "mindalle", "rudalle"]
 TERAFLOP = 0.120
 TEXT, IMAGE = 16384, 8192
 
@@ -31,13 +35,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", type=Path)
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
     first = ceilings()
     rows: list[dict[str, object]] = []
     for precision in ("float32", "bfloat16"):
         calls = steps(flags.batch, mixed=precision == "bfloat16")
-        times = in_turns(calls, flags.rounds)
+        with peers(
+            PEERS, "train", batch=flags.batch, precision=precision, folder=flags.peers
+        ) as theirs:
+            times = in_turns({**calls, **theirs}, flags.rounds)
         for name, taken in times.items():
             rate = 1000 * TERAFLOP * flags.batch / statistics.median(taken)
             rows.append(
