@@ -6,7 +6,8 @@ The toy of 6 layers of width 384 over 256 + 1024 slots, forward, backward and Ad
 0.120 TFLOP a sequence (exact sparse attention, split head). Baselines in the same run: fused
 attention under boolean masks, and one head over both vocabularies beside it. FOLDER holds checkouts
 of other projects (peer.py), whose forward and backward pass takes its turn too, without an
-optimizer's step; DALLE-pytorch's feed-forward has 1.5 times our parameters, LlamaGen learns no text.
+optimizer's step; DALLE-pytorch's feed-forward has 1.5 times our parameters, LlamaGen learns no
+text.
 """
 
 import argparse
