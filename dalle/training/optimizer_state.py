@@ -54,7 +54,8 @@ def take_state(
         full leaves nobody waiting, and it may run beside further updates.
     """
     share, sizes = {}, [0] * world.size
-    for name, gather in wholes:
+    # By name: a state that was read has another order than one that has grown.
+    for name, gather in sorted(wholes, key=lambda item: item[0]):
         tensor = gather()
         writer = sizes.index(min(sizes))
         sizes[writer] += tensor.numel()

@@ -26,11 +26,21 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same(out: Path, expected: Path) -> None:
-    """Bit for bit."""
+    """Bit for bit, and in the same files."""
     assert curve(out) == curve(expected)
+    assert files_of(out) == files_of(expected)
     found, wanted = weights(out), weights(expected)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    """Every file of tensors of the last checkpoint."""
+    folder = checkpoint.latest_whole(out)
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*.safetensors")
+    }
 
 
 def assert_close(out: Path, expected: Path, *, rel: float = 1e-4) -> None:
