@@ -99,12 +99,10 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
     "LlamaGen c2i": lambda folder: save_llamagen(folder, "class"),
     "LlamaGen t2i": lambda folder: save_llamagen(folder, "features"),
 }
+MARKS = {"LlamaGen c2i": (pytest.mark.proof,), "LlamaGen t2i": (pytest.mark.slow,)}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith("LlamaGen")) for n in FOLDERS],
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in FOLDERS])
 def test_a_published_folder_draws_and_so_does_ours_made_of_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

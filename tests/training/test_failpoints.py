@@ -30,7 +30,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.proof)])
 def test_a_crash_before_any_call_loses_nothing(tmp_path: Path, unbroken: Path, every: int) -> None:
     """A copy of the folder at that moment is what a killed process would have left."""
     out, seen = tmp_path / "run", {}
@@ -55,7 +55,7 @@ def test_a_crash_before_any_call_loses_nothing(tmp_path: Path, unbroken: Path, e
         shutil.rmtree(crashed)
 
 
-@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("every", [21, pytest.param(1, marks=pytest.mark.proof)])
 def test_an_error_at_any_call_keeps_what_was_whole(
     tmp_path: Path, unbroken: Path, every: int
 ) -> None:
