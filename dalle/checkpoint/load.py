@@ -3,7 +3,7 @@
 import importlib
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,25 +189,43 @@ def check_listed(folder: Path, name: str, *, skip: tuple[str, ...] = ()) -> None
             raise CheckpointError(f"{folder / needed} is not listed in {MANIFEST}")
 
 
+def checked_config(folder: Path, fields: dict[str, Any], name: str) -> Any:
+    """The config that a folder's model is built from, held against its weights' header.
+
+    Args:
+        folder: a model folder.
+        fields: of its config.json.
+        name: of the weights file.
+
+    Raises:
+        CheckpointError: the config describes no model, or another one than the weights are of.
+    """
+    module_name, config_name, _ = KINDS[fields["kind"]]
+    cls = getattr(importlib.import_module(module_name), config_name)
+    try:
+        config = from_json(cls, fields["model"], path=f"{folder / CONFIG}: model")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    header = read_header(folder / name)
+    # Without memory, to see that the file has what the config asks for; only then for real.
+    with torch.device("meta"), _no_deeper_than(header, folder):
+        check_shapes(model_class(fields["kind"])(config).state_dict(), folder / name)
+    return config
+
+
+def model_class(kind: str) -> Callable[[Any], nn.Module]:
+    """What builds a model of a kind from its config."""
+    module_name, _, class_name = KINDS[kind]
+    build: Callable[[Any], nn.Module] = getattr(importlib.import_module(module_name), class_name)
+    return build
+
+
 def _build(
     folder: Path, fields: dict[str, Any], name: str, *, device: str | torch.device
 ) -> tuple[nn.Module, Any]:
-    module_name, config_name, class_name = KINDS[fields["kind"]]
-    source = importlib.import_module(module_name)
-    path = folder / name
-    try:
-        config = from_json(
-            getattr(source, config_name), fields["model"], path=f"{folder / CONFIG}: model"
-        )
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    header = read_header(path)
-    build = getattr(source, class_name)
-    # Once without memory, to see that the file has what the config asks for; only then for real.
-    with torch.device("meta"), _no_deeper_than(header, folder):
-        check_shapes(build(config).state_dict(), path)
-    module = skeleton(build, config)
-    module.load_state_dict(read_tensors(path, device), strict=True, assign=True)
+    config = checked_config(folder, fields, name)
+    module = skeleton(model_class(fields["kind"]), config)
+    module.load_state_dict(read_tensors(folder / name, device), strict=True, assign=True)
     return module.to(device), config
 
 

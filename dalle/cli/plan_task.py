@@ -9,6 +9,7 @@ from dalle.checkpoint.load import read_config, resolve
 from dalle.cli.plan import PlanClip, PlanDalle, PlanVae
 from dalle.cli.training_data import given_tokenizer
 from dalle.config import from_json
+from dalle.errors import ConfigError
 from dalle.models.dvae import Dvae, DvaeConfig
 from dalle.presets import VAE_PRESETS, ClipRun, DalleRun, VaeRun
 from dalle.protocols import Batch, Task
@@ -72,6 +73,11 @@ def _clip(run: ClipRun) -> Planned:
 
 
 def _dalle(run: DalleRun) -> Planned:
+    if run.start_from is not None:
+        raise ConfigError(
+            "a plan is of a new model; leave --start-from out, and give the sizes of the one that "
+            "is to be trained on"
+        )
     tokenizer, words = _text_tokenizer(run)
     if run.vae is not None:
         vae = from_json(DvaeConfig, read_config(resolve(run.vae), kind="dvae")["model"])

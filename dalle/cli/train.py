@@ -10,6 +10,7 @@ from dalle.cli.picture_codes import (
     image_tokenizer_folder,
     load_image_tokenizer,
 )
+from dalle.cli.start_from import new_decoder, start_of
 from dalle.cli.training_data import (
     Parts,
     count_long_captions,
@@ -50,7 +51,7 @@ def train_clip(run: ClipRun) -> None:
     out, size = out_folder(run.out), height_and_width(run.model.image_size)
     parts = open_parts(run.data, size, keep_empty=False)
     tokenizer = text_tokenizer(run.text, parts.train, begun=newest_step(out))
-    count_long_captions(tokenizer, run.text, parts.train)
+    count_long_captions(tokenizer, run.text, parts.train, slots=run.text.text_slots)
     task = ClipTask(
         run.model_config(tokenizer.vocab_size),
         text_tokenizer=tokenizer,
@@ -61,26 +62,32 @@ def train_clip(run: ClipRun) -> None:
 
 
 def train_dalle(run: DalleRun) -> None:
-    """Train a DALL·E over the codes of a discrete VAE."""
+    """Train a DALL·E over the codes of a discrete VAE, or train one on."""
     out = out_folder(run.out)
     begun = newest_step(out)
-    vae = image_tokenizer_folder(run.vae, begun=begun)
+    start = start_of(run, begun=begun)
+    vae = start.image_tokenizer if start else image_tokenizer_folder(run.vae, begun=begun)
     image_tokenizer = load_image_tokenizer(vae, device=run.device)
     parts = open_parts(run.data, image_tokenizer.image_size, keep_empty=run.objective.keep_empty)
-    tokenizer = text_tokenizer(run.text, parts.train, begun=begun)
-    count_long_captions(tokenizer, run.text, parts.train)
+    if start is None:
+        start = new_decoder(
+            run, vae, image_tokenizer, text_tokenizer(run.text, parts.train, begun=begun)
+        )
+    slots = start.config.layout.text
+    count_long_captions(start.text_tokenizer, run.text, parts.train, slots=slots)
     task = DalleTask(
-        run.model_config(
-            text_vocab=tokenizer.vocab_size,
-            codes=image_tokenizer.vocab_size,
-            grid=image_tokenizer.grid,
-        ),
-        text_tokenizer=tokenizer,
+        start.config,
+        kind=start.kind,
+        text_tokenizer=start.text_tokenizer,
         image_tokenizer=image_tokenizer,
         objective=run.objective_config(),
-        neighbours=Neighbours(image_tokenizer=vae, reranker=reranker_folder(run.clip, begun=begun)),
+        neighbours=Neighbours(
+            image_tokenizer=vae,
+            reranker=reranker_folder(run.clip, begun=begun) or start.reranker,
+        ),
         preview_prompts=preview_prompts(run.sampling.preview_prompts, parts.held_out),
-        sampling=run.sampling_config(),
+        sampling=start.sampling,
+        source=start.source,
     )
     if run.objective.views:
         wanted = CodeSettings(
@@ -92,10 +99,17 @@ def train_dalle(run: DalleRun) -> None:
             parts=int(os.environ.get("WORLD_SIZE", "1")),
         )
         parts = encode_once(parts, image_tokenizer, wanted)
-    _train(task, run, parts, out)
+    _train(task, run, parts, out, start_from=start.weights)
 
 
-def _train(task: Task, run: VaeRun | ClipRun | DalleRun, parts: Parts, out: Path) -> None:
+def _train(
+    task: Task,
+    run: VaeRun | ClipRun | DalleRun,
+    parts: Parts,
+    out: Path,
+    *,
+    start_from: Path | None = None,
+) -> None:
     result = train(
         task,
         run.train_config(),
@@ -104,6 +118,7 @@ def _train(task: Task, run: VaeRun | ClipRun | DalleRun, parts: Parts, out: Path
         out=out,
         run_config=settings_to_keep(run),
         allow_change=run.allow_change,
+        start_from=start_from,
     )
     say(f"model folder: {result.checkpoint}")
     if result.best != result.checkpoint:

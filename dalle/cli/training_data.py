@@ -20,6 +20,7 @@ from dalle.errors import ConfigError
 from dalle.presets.settings import DataSettings, TextSettings
 from dalle.protocols import Source
 from dalle.sampling import rerank
+from dalle.tokenizers.kinds import PromptTokenizer
 from dalle.tokenizers.text import TextTokenizer
 
 SPLIT_SEED = 0
@@ -133,17 +134,18 @@ def some_captions(source: Source | HubStream, *, most: int = TOKENIZER_SAMPLES) 
 
 
 def count_long_captions(
-    tokenizer: TextTokenizer, settings: TextSettings, source: Source | HubStream
+    tokenizer: PromptTokenizer, settings: TextSettings, source: Source | HubStream, *, slots: int
 ) -> None:
     """Say how many captions have more tokens than the model has slots, and what is done."""
     if not _speaks():
         return
-    room = settings.text_slots - 1
-    lengths = [len(tokenizer.encode(c)) for c in some_captions(source, most=MEASURED_SAMPLES)]
-    long = sum(length > room for length in lengths)
+    room = slots - 1
+    captions = some_captions(source, most=MEASURED_SAMPLES)
+    cut = [tokenizer.encode_stream(caption, slots=slots).num_cut > 0 for caption in captions]
+    long = sum(cut)
     if long:
         say(
-            f"{long} of {len(lengths)} captions have more than {room} tokens: "
+            f"{long} of {len(cut)} captions have more than {room} tokens: "
             f"{LONG_CAPTIONS[settings.long_captions]} (--long-captions {settings.long_captions})"
         )
 

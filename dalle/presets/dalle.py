@@ -80,6 +80,9 @@ class DalleRun:
     too."""
     vae: str | None = None
     """Folder or run of the discrete VAE; it goes into the model's folder."""
+    start_from: str | None = None
+    """Train this DALL·E on instead of a new one: a model folder, a run, or a checkpoint of another
+    project. Sizes and tokenizers are its own."""
     clip: str | None = None
     """Folder or run of a CLIP that is to rank pictures; it goes into the model's folder too."""
     out: str | None = None

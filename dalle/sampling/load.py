@@ -89,7 +89,7 @@ def _read(
         text_tokenizer=load_text_tokenizer(loaded.path / TEXT_TOKENIZER),
         image_tokenizer=tokenizer_of(codec.module.float()),
         reranker=None if reranker is None else load_reranker(reranker, place),
-        sampling=_own_sampling(loaded.extra, loaded.path),
+        sampling=own_sampling(loaded.extra, loaded.path),
         origin=Origin(
             model=str(where),
             model_hash=_hash(manifest) if manifest.is_file() else "",
@@ -148,10 +148,10 @@ def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def _own_sampling(extra: dict[str, Any], folder: Path) -> Sampling:
+def own_sampling(fields: dict[str, Any], folder: Path) -> Sampling:
     """What the model's config.json says under `sampling`; the published settings without it."""
     try:
-        return from_json(Sampling, extra.get("sampling", {}), path="sampling")
+        return from_json(Sampling, fields.get("sampling", {}), path="sampling")
     except (ConfigError, InputError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
 

@@ -17,15 +17,18 @@ from torch.nn import functional as F
 
 from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.folder import write_neighbour
+from dalle.checkpoint.load import model_class
 from dalle.config import to_json
 from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
-from dalle.models.dalle import Dalle, DalleConfig, DalleOutput
+from dalle.models.dalle import DalleOutput
 from dalle.pictures import grid
 from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
 from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
-from dalle.tokenizers.text import LongCaptions, TextTokenizer, apply_long_captions
+from dalle.tokenizers.kinds import PromptTokenizer
+from dalle.tokenizers.text import LongCaptions, StreamText, TextTokenizer, apply_long_captions
+from dalle.training.text_targets import family_targets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +38,7 @@ class DalleObjective:
     text_weight: float = 1 / 8
     """Share of the text's loss; the image's is the rest."""
     bpe_dropout: float = 0.1
-    """Share of the merges that are left out in training."""
+    """Share of the merges that are left out in training, by our own text tokenizer."""
     caption_dropout: float = 0.1
     """Share of the captions that are dropped, so that the model can be guided. Not published."""
     long_captions: LongCaptions = "cut"
@@ -57,30 +60,37 @@ class Neighbours:
 
 
 class DalleTask:
-    """A `Task`: next-token prediction over text and image, each mean over its own targets."""
+    """A `Task`: next-token prediction over text and image, each mean over its own targets.
 
-    kind = "dalle"
+    A decoder of any family will do whose `forward` takes ids and codes and gives a `DalleOutput`;
+    what its text slots predict is in `training.text_targets`.
+    """
 
     def __init__(
         self,
-        config: DalleConfig,
+        config: Any,
         *,
-        text_tokenizer: TextTokenizer,
+        kind: str = "dalle",
+        text_tokenizer: PromptTokenizer,
         image_tokenizer: ImageTokenizer,
         objective: DalleObjective,
         neighbours: Neighbours | None = None,
         preview_prompts: tuple[str, ...] = (),
         sampling: Sampling | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         """Args:
+        config: what the decoder is built from.
+        kind: the decoder's, one of `text_targets.FAMILIES`.
         neighbours: what goes into the model's folder beside it.
         preview_prompts: sampled from at times during training.
         sampling: of the previews, and what the trained model samples with unless told otherwise.
+        source: where the weights come from that it starts with, for its config.json.
         """
-        if image_tokenizer.grid != (config.rows, config.cols):
+        if image_tokenizer.grid != config.layout.grid:
             raise ConfigError(
                 f"the image tokenizer has a grid of {image_tokenizer.grid}, the model one of "
-                f"{(config.rows, config.cols)}; set rows and cols to the tokenizer's"
+                f"{config.layout.grid}; set rows and cols to the tokenizer's"
             )
         for name, mine, theirs in (
             ("image_vocab", config.image_vocab, image_tokenizer.vocab_size),
@@ -88,17 +98,19 @@ class DalleTask:
         ):
             if mine != theirs:
                 raise ConfigError(f"{name} is {mine}, the tokenizer has {theirs}; set it to that")
-        self.config = config
+        self.config, self.kind = config, kind
+        self._text_targets = family_targets(kind)
         self.text_tokenizer = text_tokenizer
         self.image_tokenizer = image_tokenizer
         self.objective = objective
         self.neighbours = neighbours
         self.preview_prompts = preview_prompts
         self.sampling = sampling or Sampling()
+        self.source = source
 
     def build(self) -> nn.Module:
         """A fresh decoder; the image tokenizer is no part of it."""
-        return Dalle(self.config)
+        return model_class(self.kind)(self.config)
 
     def view(self, sample: Sample, random: Random, *, train: bool) -> np.ndarray:
         """The picture as the image tokenizer sees it: uint8, height x width x 3."""
@@ -125,17 +137,22 @@ class DalleTask:
     def _read_text(
         self, sample: Sample | EncodedSample, random: Random, *, train: bool
     ) -> np.ndarray | None:
-        slots, tokenizer = self.config.text_slots, self.text_tokenizer
         captions = sample.captions
         if train and random.random() < self.objective.caption_dropout:
             captions = ()
         if not captions:
-            return tokenizer.empty_stream(slots)
+            return self.text_tokenizer.empty_stream(self.config.layout.text)
         caption = random.choice(captions) if train else captions[0]
         dropout = self.objective.bpe_dropout if train else 0.0
-        stream = tokenizer.encode_stream(caption, slots=slots, dropout=dropout, random=random)
+        stream = self._encode(caption, dropout=dropout, random=random)
         kept = apply_long_captions(stream, self.objective.long_captions, key=sample.key)
         return None if kept is None else kept.ids
+
+    def _encode(self, caption: str, *, dropout: float, random: Random) -> StreamText:
+        slots, tokenizer = self.config.layout.text, self.text_tokenizer
+        if isinstance(tokenizer, TextTokenizer):
+            return tokenizer.encode_stream(caption, slots=slots, dropout=dropout, random=random)
+        return tokenizer.encode_stream(caption, slots=slots)
 
     @torch.no_grad()
     def prepare(self, arrays: dict[str, Tensor]) -> Batch:
@@ -145,7 +162,7 @@ class DalleTask:
             codes = arrays["codes"]
         else:
             codes = self.image_tokenizer.encode(to_float(arrays["image"]))
-        targets = text_targets(text, self.config.text_vocab)
+        targets = self._text_targets(text, self.config)
         return Batch(
             tensors={"text": text, "codes": codes.flatten(1), "text_targets": targets},
             counts={"text": float((targets >= 0).sum()), "image": float(codes.numel())},
@@ -169,6 +186,7 @@ class DalleTask:
     ) -> dict[str, float]:
         """Losses on held-out pictures, the image's also without its caption: the difference is
         what the model takes from the text."""
+        decoder: Any = model  # a `Decoder`
         sums = {"text": 0.0, "image": 0.0, "no_caption": 0.0}
         counts = {"text": 0.0, "image": 0.0}
         for batch in batches:
@@ -176,8 +194,8 @@ class DalleTask:
             output: DalleOutput = model(text, codes)
             sums["text"] += _summed_nll(output.text, batch.tensors["text_targets"]).item()
             sums["image"] += _summed_nll(output.image, codes).item()
-            ids = torch.arange(text.shape[1], device=text.device) + self.config.text_vocab
-            sums["no_caption"] += _summed_nll(model(ids.expand_as(text), codes).image, codes).item()
+            without: DalleOutput = model(decoder.no_caption(text), codes)
+            sums["no_caption"] += _summed_nll(without.image, codes).item()
             for name in counts:
                 counts[name] += batch.counts[name]
         text_loss = sums["text"] / max(counts["text"], 1.0)
@@ -195,46 +213,36 @@ class DalleTask:
         """Four samples of each preview prompt, one prompt a row."""
         if not self.preview_prompts:
             return []
-        assert isinstance(model, Dalle)
-        slots = self.config.text_slots
+        decoder: Any = model  # a `Decoder`
+        slots = self.config.layout.text
         streams = [self.text_tokenizer.encode_stream(p, slots=slots) for p in self.preview_prompts]
-        texts = torch.from_numpy(np.stack([stream.ids for stream in streams])).to(model.device)
+        texts = torch.from_numpy(np.stack([stream.ids for stream in streams])).to(decoder.device)
         prompt_of = [i for i in range(len(streams)) for _ in range(4)]
         seeds = [i for _ in streams for i in range(4)]
         sampled = sample_codes(
-            model, texts, prompt_of=prompt_of, seeds=seeds, sampling=self.sampling
+            decoder, texts, prompt_of=prompt_of, seeds=seeds, sampling=self.sampling
         )
-        pictures = self.image_tokenizer.decode(sampled.codes.to(model.device))
+        pictures = self.image_tokenizer.decode(sampled.codes.to(decoder.device))
         path = folder / "samples.png"
         grid(pictures, columns=4).save(path)
         return [path]
 
     def export(self, folder: Path) -> dict[str, Any]:
-        """Both tokenizers, the reranker if there is one, and the settings of sampling."""
+        """Both tokenizers, the reranker if there is one, the settings of sampling, and where the
+        weights came from that it started with."""
         self.text_tokenizer.save(folder / TEXT_TOKENIZER)
         if self.neighbours:
             write_neighbour(folder / IMAGE_TOKENIZER, self.neighbours.image_tokenizer)
             if self.neighbours.reranker:
                 write_neighbour(folder / RERANKER, self.neighbours.reranker)
-        return {"sampling": to_json(self.sampling)}
+        source = {} if self.source is None else {"source": dict(self.source)}
+        return {"sampling": to_json(self.sampling), **source}
 
 
 def view_of(sample: Sample, random: Random, *, size: tuple[int, int], augment: bool) -> np.ndarray:
     """The paper's crop of a picture, or its centre: uint8, height x width x 3."""
     crop = dalle_augment if augment else lambda image, _, **target: center_crop(image, **target)
     return crop(sample.image, random, height=size[0], width=size[1])
-
-
-def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targets"]:
-    """What slots 0 ... text - 2 predict: the next token, the end once, and then nothing (-1).
-
-    A text without tokens (no caption) has no targets.
-    """
-    following = text[:, 1:]
-    is_pad = following > vocab
-    first_pad = is_pad & (is_pad.cumsum(1) == 1)
-    targets = torch.where(is_pad, -1, following).masked_fill(first_pad, vocab)
-    return targets.masked_fill(is_pad[:, :1], -1)
 
 
 def _summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, ""]:

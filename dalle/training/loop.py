@@ -71,6 +71,7 @@ def train(
     out: str | Path,
     run_config: Mapping[str, Any] | None = None,
     allow_change: tuple[str, ...] = (),
+    start_from: Path | None = None,
 ) -> TrainResult:
     """Train a model; the same call again goes on where it stopped.
 
@@ -83,6 +84,7 @@ def train(
         run_config: the whole command's resolved configuration, as JSON values; it is kept with
             every checkpoint, and a run goes on only under an equal one (but for cadences).
         allow_change: names or dotted paths of settings that may differ nevertheless.
+        start_from: a safetensors file of the task's model, with which a new run begins.
 
     Raises:
         ConfigError: settings that cannot work, or other ones than the run began with.
@@ -93,7 +95,13 @@ def train(
         Interrupted: a signal came; everything is saved.
     """
     stop_with_launcher()
-    run = Run(out=Path(out).expanduser(), task=task, config=config, settings=run_config or {})
+    run = Run(
+        out=Path(out).expanduser(),
+        task=task,
+        config=config,
+        settings=run_config or {},
+        start_from=start_from,
+    )
     failed_at = -1
     with StopRequest() as stop:
         while True:
@@ -161,8 +169,10 @@ class _Training:
         model = to_json(self.module.config)
         resume = world.on_main(lambda: find_resume(run, world, model, allow_change=allow_change))
         folder = None if resume is None else Path(resume["path"])
-        if folder is not None:
-            load_weights(self.module, folder / WEIGHTS["model"])
+        weights = run.start_from if folder is None else folder / WEIGHTS["model"]
+        if weights is not None:
+            load_weights(self.module, weights)
+            self.module.float()  # published ones may be in 16 bits
         self.size = sum(p.numel() for p in self.module.parameters())
         if not world.divides_weights:  # else each layer goes there as it is divided
             self.module.to(world.device)

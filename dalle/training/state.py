@@ -25,6 +25,8 @@ class Run:
     config: TrainConfig
     settings: Mapping[str, Any]
     """The resolved configuration of the whole command, as JSON values."""
+    start_from: Path | None = None
+    """A file of weights that a new run begins with."""
 
 
 def find_resume(
