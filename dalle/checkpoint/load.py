@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from dalle.checkpoint.foreign import converted_folder, is_foreign
 from dalle.checkpoint.hub import download, looks_like_hub_name
 from dalle.checkpoint.manifest import MANIFEST, verify
-from dalle.checkpoint.steps import find_whole, is_run, step_of
+from dalle.checkpoint.steps import is_run, standing_step, step_of
 from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
@@ -120,10 +120,10 @@ def resolve(where: str | Path) -> Path:
     if path.is_dir():
         if not is_run(path):
             return path
-        whole = find_whole(path, training=False)
-        for skipped in whole.skipped:
+        standing = standing_step(path)
+        for skipped in standing.skipped:
             log.warning("%s is not whole, an older step is taken: %s", skipped.path, skipped.reason)
-        return whole.path
+        return standing.path
     if isinstance(where, str) and looks_like_hub_name(where):
         found = download(where)
         return converted_folder(found) if is_foreign(found) else found

@@ -19,12 +19,13 @@ from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
 from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
-from dalle.errors import Interrupted, NonFiniteError
+from dalle.errors import ConfigError, Interrupted, NonFiniteError
 from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
 from dalle.training import noise
 from dalle.training.ema import DividedEma, Ema
 from dalle.training.finite import FiniteCheck
+from dalle.training.gain import Gain
 from dalle.training.held_out import EvaluatedModel, HeldOut
 from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
@@ -195,6 +196,7 @@ class _Training:
         self.saver = Saver(run, world, self.module, self.ema, updater)
         self.start = self.done = 0 if resume is None else int(resume["step"])
         self.held_out: dict[str, float] | None = resume and resume["held_out"]
+        self.gain = Gain.of(self.config.stop_after_no_gain, resume and resume["gain"])
         self.metrics: dict[str, float] = {}
         self.tracking = Tracking(
             run.out,
@@ -228,8 +230,9 @@ class _Training:
     def _steps(self, train_source: Source | Stream, held_out_source: Source | None) -> TrainResult:
         began = time.monotonic()
         held_out = self._held_out(held_out_source)
-        batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
-        for step in range(self.start, self.config.steps):
+        steps = range(self.start, self.start if self.gain.over else self.config.steps)
+        batches = iter(self._loader(train_source)) if steps else iter(())
+        for step in steps:
             slow = step == self.start  # the first one compiles, and starts what reads the data
             self.watch.at(f"step {step + 1}", limit=SLOW_SECONDS if slow else STEP_SECONDS)
             result = self.stepper.run(
@@ -240,12 +243,14 @@ class _Training:
             )
             self.done = step + 1
             self._after(step + 1, result, held_out)
-        checkpoint = step_folder(self.run.out, max(self.start, self.config.steps))
+            if self.gain.over:
+                break
+        checkpoint = step_folder(self.run.out, self.done)
         return TrainResult(
             out=self.run.out,
             checkpoint=checkpoint,
             best=best_step(self.run.out) or checkpoint,
-            step=max(self.start, self.config.steps),
+            step=self.done,
             metrics=self.metrics,
             held_out=self.held_out,
             seconds=time.monotonic() - began,
@@ -262,23 +267,26 @@ class _Training:
                 f"was skipped ({self.stepper.finite.count} of {step} so far)"
             )
         self.saver.advance()
-        config, last = self.config, done == self.config.steps
+        config, last, best = self.config, done == self.config.steps, False
         if last or done % config.log_every == 0:
             self._log(done, result)
         if held_out is not None:
             if config.validate_samples and (last or _due(done, config.validate_every)):
                 self.watch.at(f"held-out data after step {done}", limit=SLOW_SECONDS)
-                self._validate(done, held_out)
+                best = self._validate(done, held_out)
             if config.preview_every and (last or _due(done, config.preview_every)):
                 self.watch.at(f"preview after step {done}", limit=SLOW_SECONDS)
                 self._preview(done, held_out)
+        last = last or self.gain.over
         alone = self.world.size == 1 and self.stop.signal is not None
         stopping = (result.stop or alone) and not last
-        if last or stopping or _due(done, config.save_every):
+        if last or stopping or best or _due(done, config.save_every):
             self.watch.at(f"saving step {done}", limit=SLOW_SECONDS)
             finite = self.stepper.finite
             finite.flush()
-            self.saver.save(done, held_out=self.held_out, skipped=finite.state())
+            self.saver.save(
+                done, held_out=self.held_out, skipped=finite.state(), gain=self.gain.state()
+            )
             if last or stopping:
                 self.saver.finish()
         if stopping:
@@ -296,11 +304,16 @@ class _Training:
         self.metrics = values
         self.tracking.log(done, values)
 
-    def _validate(self, done: int, held_out: HeldOut) -> None:
+    def _validate(self, done: int, held_out: HeldOut) -> bool:
+        """Look at held-out data; whether the step is to be kept as the best one so far."""
         self.stepper.finite.flush()
         values = held_out.validate(done)
         self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
         self.tracking.held_out(done, values)
+        self.gain.look(self.held_out["loss"])
+        if self.gain.over:
+            self.tracking.say(f"no lower held-out loss in {self.gain.looks} looks: the run ends")
+        return self.gain.patience > 0 and self.gain.looks == 0
 
     def _preview(self, done: int, held_out: HeldOut) -> None:
         for path in held_out.preview(done):
@@ -323,6 +336,8 @@ class _Training:
 
     def _held_out(self, source: Source | None) -> HeldOut | None:
         if source is None or len(source) == 0:
+            if self.gain.patience:
+                raise ConfigError("stop_after_no_gain needs held-out data; hold some out")
             return None
         model = EvaluatedModel(
             task=self.run.task,

@@ -64,7 +64,12 @@ class Saver:
         self._publish: Callable[[], None] | None = None
 
     def save(
-        self, step: int, *, held_out: Mapping[str, float] | None, skipped: Mapping[str, Any]
+        self,
+        step: int,
+        *,
+        held_out: Mapping[str, float] | None,
+        skipped: Mapping[str, Any],
+        gain: Mapping[str, Any],
     ) -> None:
         """Begin with the checkpoint of `step`; called by every process.
 
@@ -73,7 +78,7 @@ class Saver:
         Args:
             step: updates done.
             held_out: the last numbers on held-out data.
-            skipped: what `FiniteCheck` remembers.
+            skipped, gain: what `FiniteCheck` and `Gain` remember.
 
         Raises:
             SaveError: the one before could not be written; what is whole is untouched.
@@ -85,7 +90,8 @@ class Saver:
         self._on_its_way = inside
         weights = self._whole_weights()
         write_share = self._updater.take_state()
-        fields = {**self._run_fields(step, held_out), "skipped": dict(skipped)}
+        fields = self._run_fields(step, held_out)
+        fields |= {"skipped": dict(skipped), "gain": dict(gain)}
 
         def share() -> None:
             with saving(target, needed=self._needed):

@@ -62,6 +62,9 @@ class TrainConfig:
     """Updates between two looks at held-out data; 0: only at the end."""
     validate_samples: int = 512
     """Held-out samples that are looked at, always the same ones; 0: none at all."""
+    stop_after_no_gain: int = 0
+    """Looks at held-out data without a new lowest loss after which the run ends; 0: never. Each
+    step with a new lowest one is saved, and the lowest of all stands for the run."""
     preview_every: int = 1000
     """Updates between two previews; 0: none at all."""
     save_every: int = 1000
@@ -84,6 +87,7 @@ class TrainConfig:
         for name in (
             "validate_every",
             "validate_samples",
+            "stop_after_no_gain",
             "preview_every",
             "keep_every",
             "num_workers",
@@ -93,6 +97,11 @@ class TrainConfig:
         _at_least(self, "keep_last", 1)
         if self.powersgd_rank is not None:
             _at_least(self, "powersgd_rank", 1)
+        if self.stop_after_no_gain and not (self.validate_every and self.validate_samples):
+            raise ConfigError(
+                "stop_after_no_gain counts looks at held-out data, of which there are none; set "
+                "validate_every and validate_samples"
+            )
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"max_bad is {self.max_bad}; expected a share, 0 ... 1")
         if self.batch_size % self.micro_batches:

@@ -34,8 +34,8 @@ def find_resume(
 ) -> dict[str, Any] | None:
     """Where to go on, as JSON values; None for a new run.
 
-    They are `path`, `step`, `held_out`, `finite` (what `FiniteCheck` remembered), and `skipped`
-    (which steps are not whole).
+    They are `path`, `step`, `held_out`, `gain` and `finite` (what `Gain` and `FiniteCheck`
+    remembered), and `skipped` (which steps are not whole).
 
     Args:
         run: this command's.
@@ -56,6 +56,7 @@ def find_resume(
         "path": str(found.path),
         "step": found.step,
         "held_out": saved.get("held_out"),
+        "gain": saved.get("gain"),
         "finite": saved.get("skipped"),
         "skipped": [f"{item.path.name} is not whole: {item.reason}" for item in found.skipped],
     }
