@@ -1,5 +1,6 @@
 """Runs of the transformer: what a user sets, and the named ones."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -83,6 +84,9 @@ class DalleRun:
     start_from: str | None = None
     """Train this DALL·E on instead of a new one: a model folder, a run, or a checkpoint of another
     project. Sizes and tokenizers are its own."""
+    lora_rank: int | None = None
+    """With --start-from: train pairs of matrices of so many columns beside the layers (LoRA), and
+    nothing else. What is saved are whole layers."""
     clip: str | None = None
     """Folder or run of a CLIP that is to rank pictures; it goes into the model's folder too."""
     out: str | None = None
@@ -146,7 +150,8 @@ class DalleRun:
 
     def train_config(self) -> "TrainConfig":
         """What the training loop is told."""
-        return train_config(self.loop, self.optim, seed=self.seed, device=self.device)
+        common = train_config(self.loop, self.optim, seed=self.seed, device=self.device)
+        return dataclasses.replace(common, lora_rank=self.lora_rank)
 
     def summary(self) -> str:
         """One line for a list."""

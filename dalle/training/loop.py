@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dalle.checkpoint.links import refuse_links_in_run
-from dalle.checkpoint.load import WEIGHTS
 from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
-from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
 from dalle.errors import ConfigError, Interrupted, NonFiniteError
 from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
 from dalle.training import noise
-from dalle.training.ema import DividedEma, Ema
 from dalle.training.finite import FiniteCheck
 from dalle.training.gain import Gain
 from dalle.training.held_out import EvaluatedModel, HeldOut
@@ -32,8 +28,8 @@ from dalle.training.lock import FolderLock
 from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
-from dalle.training.shards import Shards
 from dalle.training.signals import INTERRUPTED, StopRequest
+from dalle.training.start import average, begin
 from dalle.training.state import TRAINING, Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
@@ -170,21 +166,18 @@ class _Training:
         model = to_json(self.module.config)
         resume = world.on_main(lambda: find_resume(run, world, model, allow_change=allow_change))
         folder = None if resume is None else Path(resume["path"])
-        weights = run.start_from if folder is None else folder / WEIGHTS["model"]
-        if weights is not None:
-            load_weights(self.module, weights)
-            self.module.float()  # published ones may be in 16 bits
+        begin(self.module, run, world, folder)
         self.size = sum(p.numel() for p in self.module.parameters())
         if not world.divides_weights:  # else each layer goes there as it is divided
             self.module.to(world.device)
         self.module.train()
         # Copied before DeepSpeed lays hands on the module, or of what was divided already.
-        ema = None if world.divides_weights else _average(self.module, self.config, folder)
+        ema = None if world.divides_weights else average(self.module, self.config, folder)
         state = None if folder is None else folder / TRAINING
         updater = build_updater(world, self.module, self.config, state=state)
         self.shards = updater.shards
         if world.divides_weights:
-            ema = _average(self.module, self.config, folder, shards=self.shards)
+            ema = average(self.module, self.config, folder, shards=self.shards)
         self.ema = ema
         self.stepper = Stepper(
             task=run.task,
@@ -361,21 +354,6 @@ class _Training:
         for line in resume["skipped"]:
             log.warning("%s", line)
         self.tracking.say(f"going on from step {self.start} of {self.config.steps}")
-
-
-def _average(
-    module: nn.Module, config: TrainConfig, folder: Path | None, *, shards: Shards | None = None
-) -> Ema | DividedEma | None:
-    if config.ema_decay is None:
-        return None
-    ema: Ema | DividedEma
-    if shards is None:
-        ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
-    else:
-        ema = DividedEma(module, shards, decay=config.ema_decay, every=config.ema_every)
-    if folder is not None:
-        ema.load(folder / WEIGHTS["ema"])
-    return ema
 
 
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:

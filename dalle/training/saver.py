@@ -25,6 +25,7 @@ from dalle.checkpoint.manifest import (
 from dalle.checkpoint.steps import RUN, prune_steps, step_folder
 from dalle.config import to_json
 from dalle.errors import CheckpointError, DalleError, NonFiniteError, RankError
+from dalle.training import lora
 from dalle.training.background import Background
 from dalle.training.ema import DividedEma, Ema
 from dalle.training.shards import shape_of, whole_weights
@@ -177,17 +178,21 @@ class Saver:
         return inside
 
     def _whole_weights(self) -> dict[str, dict[str, Tensor]]:
-        """Copies of what the main process is to write, by file; called by every process."""
+        """Copies of what the main process is to write, by name; called by every process."""
         keep = self._world.is_main
         whole = {"model": whole_weights(self._module, self._updater.shards, keep=keep)}
         if self._ema is not None:
             whole["ema"] = self._ema.weights(keep=keep)
-        return {WEIGHTS[name]: weights for name, weights in whole.items()}
+        return whole
 
     def _write_model(self, inside: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         for name, state in weights.items():
             _check_finite(state)
-            write_weights(inside, state, name=name)
+            if self._run.config.lora_rank is not None:
+                parts = state if name == "model" else lora.adapters(state)
+                write_weights(inside, parts, name=lora.PARTS[name])
+                state = lora.merged(state)
+            write_weights(inside, state, name=WEIGHTS[name])
         self._neighbours = self._write_neighbours(inside)
         model = to_json(self._module.config)
         write_config(inside, kind=self._run.task.kind, model=model, extra=self._extra)

@@ -53,6 +53,9 @@ class TrainConfig:
     precision: Precision = "auto"
     """auto: bfloat16 on GPUs that have it, float32 elsewhere."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    lora_rank: int | None = None
+    """Train pairs of matrices of so many columns beside the layers, and leave the weights that the
+    run starts from alone; None trains all weights."""
     ema_decay: float | None = None
     """Of the averaged weights, per application; None keeps none."""
     ema_every: int = 1
@@ -95,8 +98,9 @@ class TrainConfig:
         ):
             _at_least(self, name, 0)
         _at_least(self, "keep_last", 1)
-        if self.powersgd_rank is not None:
-            _at_least(self, "powersgd_rank", 1)
+        for name in ("powersgd_rank", "lora_rank"):
+            if getattr(self, name) is not None:
+                _at_least(self, name, 1)
         if self.stop_after_no_gain and not (self.validate_every and self.validate_samples):
             raise ConfigError(
                 "stop_after_no_gain counts looks at held-out data, of which there are none; set "

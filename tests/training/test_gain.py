@@ -27,11 +27,20 @@ class Scripted(ToyTask):
         return {"loss": LOSSES[step]}
 
 
-def run(
-    out: Path, *, held_out: ToySource | None = ToySource(size=4), **changes: Any
-) -> TrainResult:
-    fields = {"steps": 12, "batch_size": 4, "validate_every": 2, "preview_every": 0, "keep_last": 1}
-    config = TrainConfig(**{**fields, "stop_after_no_gain": 3, "device": "cpu", **changes})
+HELD_OUT = ToySource(size=4)
+
+
+def run(out: Path, *, held_out: ToySource | None = HELD_OUT, **changes: Any) -> TrainResult:
+    fields: dict[str, Any] = {
+        "steps": 12,
+        "batch_size": 4,
+        "validate_every": 2,
+        "stop_after_no_gain": 3,
+        "preview_every": 0,
+        "keep_last": 1,
+        "device": "cpu",
+    }
+    config = TrainConfig(**{**fields, **changes})
     return train(Scripted(), config, train_source=ToySource(), held_out_source=held_out, out=out)
 
 
