@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from dalle.checkpoint.foreign import converted_folder, is_foreign
-from dalle.checkpoint.hub import download, looks_like_hub_name
 from dalle.checkpoint.manifest import MANIFEST, verify
-from dalle.checkpoint.steps import is_run, standing_step, step_of
+from dalle.checkpoint.places import resolve
+from dalle.checkpoint.steps import step_of
 from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
 from dalle.config import from_json
-from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.errors import CheckpointError, ConfigError
 from dalle.json_files import read_json
 from dalle.models.skeleton import skeleton
 
@@ -46,8 +44,6 @@ IMAGE_TOKENIZERS = ("dvae", "vqgan", "dalle_pytorch_vae")
 RERANKERS = ("clip", "dalle_pytorch_clip")
 """The kinds that say how well a picture shows a text."""
 SPARE_TENSORS = 1000
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,28 +105,19 @@ def load_folder(
     )
 
 
-def resolve(where: str | Path) -> Path:
-    """The model folder that a path or a hub name means.
+def resolve_decoder(where: str | Path, *, text_tokenizer: Path | None = None) -> Path:
+    """As `resolve`, for a decoder that is to draw.
 
-    Another project's checkpoint is converted into one, once, in the user's cache.
+    Raises:
+        CheckpointError: it is none, or another project's without what it needs; the message says
+            what, and where it is found.
     """
-    path = Path(where).expanduser()
-    if path.exists() and is_foreign(path):
-        return converted_folder(path)
-    if path.is_dir():
-        if not is_run(path):
-            return path
-        standing = standing_step(path)
-        for skipped in standing.skipped:
-            log.warning("%s is not whole, an older step is taken: %s", skipped.path, skipped.reason)
-        return standing.path
-    if isinstance(where, str) and looks_like_hub_name(where):
-        found = download(where)
-        return converted_folder(found) if is_foreign(found) else found
-    raise InputError(
-        f"there is no model folder {path}; a model's name on the hub is owner/name, one of its "
-        "files owner/name/file, and owner/name@revision names a revision"
-    )
+    folder = resolve(where, text_tokenizer=text_tokenizer)
+    source = read_config(folder, kind=DECODERS).get("source")
+    missing = source.get("missing") if isinstance(source, dict) else None
+    if isinstance(missing, list) and missing:
+        raise CheckpointError(f"{where} draws no pictures without {'; '.join(map(str, missing))}")
+    return folder
 
 
 def read_config(folder: Path, *, kind: str | tuple[str, ...] | None = None) -> dict[str, Any]:

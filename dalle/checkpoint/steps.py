@@ -90,6 +90,8 @@ def standing_step(run: Path) -> Found:
         NoWholeCheckpoint: none is whole.
     """
     newest = find_whole(run, training=False)
+    if not (newest.path / RUN).is_file():
+        return newest
     settings = read_run(newest.path).get("train")
     if not isinstance(settings, dict) or not settings.get("stop_after_no_gain"):
         return newest

@@ -31,7 +31,10 @@ class GenerateCommand:
     texts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Prompts; an empty one ("") gives pictures without a condition."""
     model: str
-    """A model folder, a run (its newest whole step is taken), or a model's name on the hub."""
+    """A model folder, a run (its newest whole step is taken), another project's checkpoint, or a
+    model's name on the hub."""
+    text_tokenizer: Path | None = None
+    """The file of the text tokenizer, for another project's checkpoint without one beside it."""
     prompts: Path | None = None
     """A UTF-8 file with further prompts, one a line."""
     clip: str | None = None
@@ -90,6 +93,7 @@ def run(command: GenerateCommand) -> None:
             dtype=command.dtype,
             clip=command.clip,
             weights=command.weights,
+            text_tokenizer=command.text_tokenizer,
             processes=processes,
         )
         if command.complete_text:

@@ -29,12 +29,9 @@ class InspectCommand:
 def run(command: InspectCommand) -> None:
     """Print it."""
     from dalle.checkpoint.foreign import is_foreign
-    from dalle.checkpoint.hub import download, looks_like_hub_name
-    from dalle.checkpoint.load import resolve
+    from dalle.checkpoint.places import local_path, resolve
 
-    path = Path(command.folder).expanduser()
-    if not path.exists() and looks_like_hub_name(command.folder):
-        path = download(command.folder)
+    path = local_path(command.folder)
     foreign = path.exists() and is_foreign(path)
     for line in foreign_lines(path) if foreign else lines(resolve(path)):
         print(plain(line))

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dalle.checkpoint import IMAGE_TOKENIZER, IMAGE_TOKENIZERS, load_folder
-from dalle.checkpoint.load import resolve
+from dalle.checkpoint.places import resolve
 from dalle.cli.training_data import Parts, say
 from dalle.config import to_json
 from dalle.data.sources import numbered

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dalle.checkpoint.load import read_config, resolve
+from dalle.checkpoint.load import read_config
+from dalle.checkpoint.places import resolve
 from dalle.cli.plan import PlanClip, PlanDalle, PlanVae
 from dalle.cli.training_data import given_tokenizer
 from dalle.config import from_json

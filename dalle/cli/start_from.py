@@ -5,10 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dalle.checkpoint import DECODERS, IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER, resolve
-from dalle.checkpoint.load import check_listed, checked_config, choose_weights, read_config
+from dalle.checkpoint import DECODERS, IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
+from dalle.checkpoint.load import (
+    check_listed,
+    checked_config,
+    choose_weights,
+    read_config,
+    resolve_decoder,
+)
 from dalle.errors import ConfigError
 from dalle.presets import DALLE_PRESETS, DalleRun
+from dalle.presets.settings import TextSettings
 from dalle.protocols import ImageTokenizer
 from dalle.sampling.filters import Sampling
 from dalle.sampling.load import own_sampling
@@ -64,7 +71,10 @@ def start_of(run: DalleRun, *, begun: Path | None) -> Start | None:
         return None
     if begun is None:
         _check_settings(run)
-    folder = begun or resolve(run.start_from)
+    given = run.text.text_tokenizer
+    folder = begun or resolve_decoder(
+        run.start_from, text_tokenizer=None if given is None else Path(given).expanduser()
+    )
     fields = read_config(folder, kind=DECODERS)
     family_targets(fields["kind"])
     name = choose_weights(folder, "auto")
@@ -92,10 +102,7 @@ def _check_settings(run: DalleRun) -> None:
     for asked, own in (
         (run.model, preset.model),
         (run.sampling, dataclasses.replace(preset.sampling, preview_prompts=prompts)),
-        (
-            dataclasses.replace(run.text, bpe_dropout=0.0, long_captions="cut"),
-            dataclasses.replace(preset.text, bpe_dropout=0.0, long_captions="cut"),
-        ),
+        (_sizes(run.text), _sizes(preset.text)),
         (run.vae, None),
     ):
         if asked != own:
@@ -103,6 +110,11 @@ def _check_settings(run: DalleRun) -> None:
             raise ConfigError(
                 f"--{flag} came with --start-from: it is what {run.start_from} has; leave it out"
             )
+
+
+def _sizes(text: TextSettings) -> TextSettings:
+    """Without what may be chosen for a trained model too."""
+    return dataclasses.replace(text, bpe_dropout=0.0, long_captions="cut", text_tokenizer=None)
 
 
 def _first_difference(asked: Any, own: Any) -> str:

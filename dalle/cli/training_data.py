@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dalle.checkpoint import RERANKER, TEXT_TOKENIZER
-from dalle.checkpoint.load import resolve
+from dalle.checkpoint.places import resolve
 from dalle.checkpoint.steps import find_whole, list_steps
 from dalle.data.hub_stream import HubStream
 from dalle.data.mixture import reports

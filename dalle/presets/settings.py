@@ -141,7 +141,8 @@ class TextSettings:
     lowercase: bool = True
     """As published."""
     text_tokenizer: str | None = None
-    """Take the tokenizer of this model folder, or this text_tokenizer.json, instead."""
+    """Take the tokenizer of this model folder, or this text_tokenizer.json, instead; with
+    --start-from, the file that another project's model lacks."""
     bpe_dropout: float = 0.1
     """Share of the merges that are left out in training."""
     long_captions: Literal["cut", "leave_out", "refuse"] = "cut"

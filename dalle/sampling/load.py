@@ -16,6 +16,7 @@ from dalle.checkpoint import (
     TEXT_TOKENIZER,
     load_folder,
 )
+from dalle.checkpoint.load import resolve_decoder
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
 from dalle.launched import own_device
@@ -38,6 +39,7 @@ def load(
     dtype: str = "auto",
     clip: str | Path | None = None,
     weights: Literal["auto", "ema", "model"] = "auto",
+    text_tokenizer: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> Pipeline:
     """Load a DALL·E with its tokenizers and, where there is one, its reranker.
@@ -51,16 +53,23 @@ def load(
         clip: what ranks pictures in place of the folder's own reranker: a folder with a CLIP of
             ours, or the folder or hub name of a CLIP or SigLIP of `transformers`.
         weights: "auto" takes the averaged weights where there are any.
+        text_tokenizer: its file, for another project's checkpoint without one beside it.
         processes: who shares the work; called by all of them, each of which takes a GPU of its own.
 
     Raises:
         CheckpointError: a folder is damaged, of another kind or of a newer format, or not the same
-            on all processes.
+            on all processes; or another project's checkpoint lacks a tokenizer.
         InputError: there is no such folder, device or dtype.
     """
     pipeline = processes.together(
         lambda: _read(
-            where, device=device, dtype=dtype, clip=clip, weights=weights, processes=processes
+            where,
+            None if text_tokenizer is None else Path(text_tokenizer).expanduser(),
+            device=device,
+            dtype=dtype,
+            clip=clip,
+            weights=weights,
+            processes=processes,
         )
     )
     _check_same(pipeline, where)
@@ -69,6 +78,7 @@ def load(
 
 def _read(
     where: str | Path,
+    text_tokenizer: Path | None,
     *,
     device: str,
     dtype: str,
@@ -78,7 +88,8 @@ def _read(
 ) -> Pipeline:
     place = choose_device(device if processes.size == 1 else own_device(device))
     kind = _choose_dtype(dtype, place)
-    loaded = load_folder(where, kind=DECODERS, weights=weights, device=place)
+    folder = resolve_decoder(where, text_tokenizer=text_tokenizer)
+    loaded = load_folder(folder, kind=DECODERS, weights=weights, device=place)
     codec = load_folder(loaded.path / IMAGE_TOKENIZER, kind=IMAGE_TOKENIZERS, device=place)
     own = loaded.path / RERANKER
     reranker = clip if clip is not None else own if own.is_dir() else None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dalle.checkpoint import RERANKERS, TEXT_TOKENIZER, load_folder
 from dalle.checkpoint.hub import PATTERNS, download
-from dalle.checkpoint.load import resolve
+from dalle.checkpoint.places import resolve
 from dalle.errors import InputError
 from dalle.json_files import read_json
 from dalle.models.clip_transformers import TransformersReranker
