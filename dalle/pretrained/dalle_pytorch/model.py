@@ -49,6 +49,7 @@ class DallePytorch(nn.Module):
         self.config = config
         self.layout = config.layout
         self.image_vocab = config.image_vocab
+        self.text_vocab = config.text_vocab
         self.patterns = config.patterns
         width, pads = config.width, config.text_tokens
         if not config.tied:
@@ -74,11 +75,6 @@ class DallePytorch(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.head = nn.Linear(width, config.text_vocab + pads + config.image_vocab)
         self._whole_stream: WholeStream | None = None
-
-    @property
-    def text_vocab(self) -> int:
-        """Entries of the text tokenizer."""
-        return self.config.text_vocab
 
     @property
     def start_of_image(self) -> int:
