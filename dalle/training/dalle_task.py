@@ -228,8 +228,7 @@ class DalleTask:
         return [path]
 
     def export(self, folder: Path) -> dict[str, Any]:
-        """Both tokenizers, the reranker if there is one, the settings of sampling, and where the
-        weights came from that it started with."""
+        """Tokenizers, the reranker if there is one, how to sample, where its weights began."""
         self.text_tokenizer.save(folder / TEXT_TOKENIZER)
         if self.neighbours:
             write_neighbour(folder / IMAGE_TOKENIZER, self.neighbours.image_tokenizer)

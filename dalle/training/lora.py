@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dalle.checkpoint.folder import write_weights
 from dalle.checkpoint.weights import check_shapes, read_tensors
 from dalle.errors import ConfigError
 from dalle.training.fsdp import layers
@@ -79,6 +80,11 @@ def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def adapters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The thin matrices alone."""
     return {name: tensor for name, tensor in state.items() if _A in name or _B in name}
+
+
+def write_parts(folder: Path, name: str, state: Mapping[str, Tensor]) -> None:
+    """Write the parts of the unmerged weights "model" or "ema" that training goes on from."""
+    write_weights(folder, state if name == "model" else adapters(state), name=PARTS[name])
 
 
 def load_adapters(module: nn.Module, path: Path) -> None:

@@ -2,10 +2,8 @@
 
 import math
 import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +27,11 @@ from dalle.training import lora
 from dalle.training.background import Background
 from dalle.training.ema import DividedEma, Ema
 from dalle.training.shards import shape_of, whole_weights
-from dalle.training.state import TRAINING, Run
+from dalle.training.state import TRAINING, Run, versions
 from dalle.training.update import Updater
 from dalle.training.world import World
 
 OWN = frozenset({CONFIG, RUN, MANIFEST, *WEIGHTS.values()})
-PACKAGES = ("torch", "accelerate", "safetensors", "dalle")
 
 
 class Saver:
@@ -189,8 +186,7 @@ class Saver:
         for name, state in weights.items():
             _check_finite(state)
             if self._run.config.lora_rank is not None:
-                parts = state if name == "model" else lora.adapters(state)
-                write_weights(inside, parts, name=lora.PARTS[name])
+                lora.write_parts(inside, name, state)
                 state = lora.merged(state)
             write_weights(inside, state, name=WEIGHTS[name])
         self._neighbours = self._write_neighbours(inside)
@@ -223,7 +219,7 @@ class Saver:
             "held_out": held_out and {k: v for k, v in held_out.items() if math.isfinite(v)},
             "train": to_json(config),
             "config": to_json(dict(self._run.settings)),
-            "versions": _versions(),
+            "versions": versions(),
         }
 
 
@@ -248,13 +244,3 @@ def _link_neighbours(previous: Path, inside: Path) -> dict[str, Entry]:
         (inside / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(previous / name, inside / name)
     return known
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree
-            continue
-    return found

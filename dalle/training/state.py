@@ -1,7 +1,9 @@
 """A run: what makes it this one, and going on from what it saved."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from dalle.training.settings import TrainConfig, differences
 from dalle.training.world import World
 
 TRAINING = "training"
+PACKAGES = ("torch", "accelerate", "safetensors", "dalle")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,3 +92,14 @@ def _check_same_run(
             "give the settings it was started with, or another folder; to go on nevertheless, name "
             "what may change (allow_change, on the command line --allow-change NAME)"
         )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that training rests on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree
+            continue
+    return found
