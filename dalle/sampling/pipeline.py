@@ -15,7 +15,6 @@ from dalle.config import to_json
 from dalle.errors import InputError
 from dalle.processes import ALONE, Processes
 from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
-from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
 from dalle.sampling.painting import Given, Parts, Plan, paint
@@ -23,6 +22,7 @@ from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.request import Request, Wishes
 from dalle.sampling.rerank import ClipReranker
+from dalle.sampling.texts import complete_text
 from dalle.tokenizers.image import ModelTokenizer
 from dalle.tokenizers.kinds import PromptTokenizer
 
