@@ -17,7 +17,7 @@ from dalle.nn.attention import Attend, dense_attention
 from dalle.nn.masks import Pattern, dense_mask, may_attend_picture_first
 
 TEXT, IMAGE = 0, 1
-"""The rows of the marks."""
+"""The marks, by the kind of slot that they are added to."""
 
 
 class BothOrders(nn.Module):
@@ -36,7 +36,8 @@ class BothOrders(nn.Module):
     def mark(self, picture_first: Bool[Tensor, " b"]) -> Float[Tensor, "b length d"]:
         """What is added to the embedded slots of each row."""
         slots = torch.arange(self.layout.length, device=picture_first.device)
-        marks = torch.where((slots < self.layout.image_start)[:, None], *self.marks)
+        is_text = (slots < self.layout.image_start).unsqueeze(1)
+        marks = torch.where(is_text, self.marks[TEXT], self.marks[IMAGE])
         return marks * picture_first[:, None, None]
 
     def attend(self, picture_first: Bool[Tensor, " b"]) -> Attend:
@@ -45,9 +46,7 @@ class BothOrders(nn.Module):
         if not self._masks or next(iter(self._masks.values())).device != device:
             self._masks = {p: self._both_masks(p, device) for p in set(self.patterns)}
         order = picture_first.long()
-        masks = {
-            p: both[order].unsqueeze(1) for p, both in self._masks.items()
-        }  # b 1 t t
+        masks = {p: both[order].unsqueeze(1) for p, both in self._masks.items()}  # b 1 t t
 
         def attend(layer: int, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
             return self.form(queries, keys, values, masks[self.patterns[layer]])

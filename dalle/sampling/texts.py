@@ -1,6 +1,7 @@
 """Texts that a model writes: the rest of a beginning, and captions of pictures."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from dalle.errors import InputError
 from dalle.models.captioning import CaptionDecoder
+from dalle.nn.cache import Cache
 from dalle.nn.linear import weights_kept
 from dalle.protocols import TextDecoder
 from dalle.sampling.decode import launches
@@ -88,7 +90,7 @@ def write_captions(
         model.prefill(pictures[group.prompts], cache)
         mine = [seeds[i] for i in group.pictures]
         rows = write_tokens(
-            lambda last, slot, cache=cache: model.step(last, torch.tensor(slot).to(last), cache),
+            partial(_caption_step, model, cache),
             torch.full((len(mine),), model.start, device=model.device),
             range(model.slots),
             uniform=uniform_table(mine, model.slots).to(model.device),
@@ -98,6 +100,10 @@ def write_captions(
         for caption, row in zip(group.pictures, rows, strict=True):
             written[caption] = row
     return written
+
+
+def _caption_step(model: CaptionDecoder, cache: Cache, last: Tensor, slot: int) -> Tensor:
+    return model.step(last, torch.tensor(slot, device=model.device), cache)
 
 
 def write_tokens(
