@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -109,7 +110,8 @@ class PipelineScorer:
 
     def score(self, image: Image.Image, captions: Sequence[str]) -> Float[Tensor, " n"]:
         """Of each caption, by one pass of the decoder over the picture's codes."""
-        return self.pipeline.log_likelihoods([image] * len(captions), list(captions))
+        found = self.pipeline.log_likelihoods(image, list(captions))
+        return torch.tensor([one.log_prob for one in found], dtype=torch.float64)
 
 
 class RerankerScorer:

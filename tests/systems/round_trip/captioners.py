@@ -1,6 +1,7 @@
 """Tiny untrained captioners of `transformers`, saved as folders."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,14 @@ TOWER = {
     "num_attention_heads": 2,
 }
 SIDE = 32
+
+
+def louder(model: Any) -> Any:
+    """The model with weights so large that what it writes depends on what it sees."""
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            weight.data *= 12
+    return model
 
 
 def save_bert_tokenizer(folder: Path) -> int:
@@ -53,10 +62,10 @@ def save_blip(folder: Path) -> None:
         "pad_token_id": 0,
         "sep_token_id": 3,
     }
-    vision = TOWER | {"image_size": SIDE, "patch_size": 8}
+    # By default the vision tower begins at 1e-10, and sees nothing.
+    vision = TOWER | {"image_size": SIDE, "patch_size": 8, "initializer_range": 0.02}
     config = BlipConfig(text_config=text, vision_config=vision, projection_dim=16)
-    config.text_config.num_hidden_layers = 2
-    BlipForConditionalGeneration(config).save_pretrained(str(folder))
+    louder(BlipForConditionalGeneration(config)).save_pretrained(str(folder))
     BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(str(folder))
 
 
@@ -74,7 +83,7 @@ def save_git(folder: Path) -> None:
         eos_token_id=3,
         pad_token_id=0,
     )
-    GitForCausalLM(config).save_pretrained(str(folder))
+    louder(GitForCausalLM(config)).save_pretrained(str(folder))
     CLIPImageProcessorPil(
         size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     ).save_pretrained(str(folder))
@@ -122,7 +131,7 @@ def save_blip2(folder: Path) -> None:
         num_query_tokens=4,
         image_token_index=3,
     )
-    Blip2ForConditionalGeneration(config).save_pretrained(str(folder))
+    louder(Blip2ForConditionalGeneration(config)).save_pretrained(str(folder))
     BlipImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(str(folder))
 
 
