@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dalle.errors import ConfigError
+from dalle.errors import ConfigError, InputError
 from dalle.layout import StreamLayout
 from dalle.nn.attention import Attend, WholeStream
 from dalle.nn.cache import Cache, ImageStep, Prefill, TextStep
 from dalle.nn.masks import Pattern, PatternName, published_patterns
+from dalle.nn.orders import BothOrders
 from dalle.nn.precision import logits
 from dalle.nn.transformer import INIT_GAIN, Transformer
 
@@ -47,6 +48,8 @@ class DalleConfig:
     """Deviation with which embeddings start; None is the published init_gain / sqrt(width). For
     short runs take about 0.4: what stands where is then not lost among the first, random outputs
     of the blocks, and attributes are bound to their things in a third of the steps."""
+    both_orders: bool = False
+    """Whether the model also reads a picture first and then writes its caption. Not published."""
 
     def __post_init__(self) -> None:
         for name in ("text_vocab", "image_vocab", "depth", "width", "heads"):
@@ -130,6 +133,9 @@ class Dalle(nn.Module):
         )
         self.text_head = nn.Linear(width, config.text_vocab + 1)
         self.image_head = nn.Linear(width, config.image_vocab)
+        self.both_orders: BothOrders | None = None
+        if config.both_orders:
+            self.both_orders = BothOrders(width=width, patterns=self.patterns, layout=self.layout)
         self._whole_stream: WholeStream | None = None
         self.reset_parameters()
 
@@ -150,6 +156,8 @@ class Dalle(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.transformer.reset_parameters()
+        if self.both_orders is not None:
+            nn.init.normal_(self.both_orders.marks, std=std)
 
     @property
     def start_of_image(self) -> int:
@@ -181,19 +189,32 @@ class Dalle(nn.Module):
         ids = torch.arange(self.layout.text, device=texts.device) + self.config.text_vocab
         return ids.expand(texts.shape)
 
-    def forward(self, text: Int[Tensor, "b text"], codes: Int[Tensor, "b image"]) -> DalleOutput:
+    def forward(
+        self,
+        text: Int[Tensor, "b text"],
+        codes: Int[Tensor, "b image"],
+        picture_first: Bool[Tensor, " b"] | None = None,
+    ) -> DalleOutput:
         """Logits of every next token, given all tokens before it.
 
         Args:
             text: ids of the text slots, 0 <= id < text_vocab + text_slots.
             codes: the picture's codes in raster order, 0 <= code < image_vocab.
+            picture_first: for a model of both orders, the rows whose text is given the whole
+                picture; their image logits mean nothing. None: the text is first in all rows.
         """
         start = codes.new_full((codes.shape[0], 1), self.start_of_image)
         inputs = torch.cat([start, codes[:, :-1]], dim=1)
-        hidden = self._run(
-            torch.cat([self._embed_text(text), self._embed_image(inputs)], dim=1),
-            self._over_everything(text.device),
-        )
+        if picture_first is not None:
+            inputs = torch.where(picture_first.unsqueeze(1), codes, inputs)
+        embedded = torch.cat([self._embed_text(text), self._embed_image(inputs)], dim=1)
+        attend: Attend = self._over_everything(text.device)
+        if picture_first is not None:
+            if self.both_orders is None:
+                raise InputError("the model reads text first only; build it with both_orders")
+            embedded = embedded + self.both_orders.mark(picture_first)
+            attend = self.both_orders.attend(picture_first)
+        hidden = self._run(embedded, attend)
         split = self.layout.image_start
         return DalleOutput(
             text=_logits(self.text_head, hidden[:, : split - 1]),
