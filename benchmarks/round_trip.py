@@ -3,7 +3,8 @@
     python benchmarks/round_trip.py MODEL OUT [--pictures 60] [--per-candidate 1] [--held-out]
 
 Captions of pictures: three right ones, three of which half of what they say of a thing is wrong,
-and three that are wrong, are painted by MODEL and compared by its CLIP. Pictures of texts: MODEL
+and three that are wrong, are painted by MODEL and compared by its CLIP, and, without painting, are
+weighed by its ln p(picture | caption). Pictures of texts: MODEL
 paints nine at a high temperature, a captioner that errs in a part of what it says captions them,
 and the same CLIP compares the texts. What is chosen is judged by what captions say and by the
 reader of pictures, of which the choice knows nothing. A stopped run goes on.
@@ -47,6 +48,7 @@ from dalle.systems.round_trip.choose import (
     Choice,
     PictureCandidate,
     choose_caption,
+    choose_caption_by_score,
     choose_picture,
 )
 from dalle.systems.round_trip.curve import curves
@@ -57,15 +59,13 @@ from dalle.systems.round_trip.evaluate import (
     table,
     trips,
 )
-from dalle.systems.round_trip.ours import PipelineGenerator
+from dalle.systems.round_trip.ours import PipelineGenerator, PipelineScorer
 from dalle.systems.round_trip.similarity import similarity_of
 from dalle.systems.round_trip.trips import append, begin
 
 ATTRIBUTES = ("shape", "colour", "size", "place")
 OF_EACH = 3
 """Captions of each quality."""
-HOT = 1.4
-"""The temperature at which the demo's model paints pictures that are worth choosing from."""
 
 
 def told_wrong(scene: Scene, random: Random, *, how_many: int) -> Scene:
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--per-candidate", type=int, default=1)
     parser.add_argument("--errors", type=float, default=0.25)
+    parser.add_argument("--hot", type=float, default=2.0, help="temperature of the text's pictures")
     parser.add_argument("--held-out", action="store_true")
     flags = parser.parse_args()
     model = dalle.load(flags.model, device="cpu")
@@ -186,7 +187,7 @@ def main() -> None:
     similarity = similarity_of(model.reranker, space="projected")
     known, erring, truth = KnownCaptioner(source), ErringCaptioner(flags.errors), ShapesJudge()
     painter = PipelineGenerator(model)
-    hot = PipelineGenerator(model, request=Request(temperature=HOT, guidance=1.0))
+    hot = PipelineGenerator(model, request=Request(temperature=flags.hot, guidance=1.0))
     number, each = 3 * OF_EACH, flags.per_candidate
 
     def chosen_caption(image: Image.Image, seed: int) -> Choice[CaptionCandidate]:
@@ -198,6 +199,12 @@ def main() -> None:
             num_candidates=number,
             num_pictures=each,
             seed=seed,
+        )
+
+    def weighed_caption(image: Image.Image, seed: int) -> Choice[CaptionCandidate]:
+        scorer = PipelineScorer(model)
+        return choose_caption_by_score(
+            image, captioner=known, scorer=scorer, num_candidates=number, seed=seed
         )
 
     def chosen_picture(text: str, seed: int) -> Choice[PictureCandidate]:
@@ -213,18 +220,19 @@ def main() -> None:
 
     takes = {
         "image": caption_trip(chosen_caption, truth),
+        "image-log-prob": caption_trip(weighed_caption, truth),
         "text": picture_trip(chosen_picture, truth),
     }
     for task, take in takes.items():
         out = flags.out / task
         said = {name: str(value) for name, value in vars(flags).items()}
-        made = begin(out, {**said, "hot": HOT, "model_hash": model.origin.model_hash})
+        made = begin(out, {**said, "model_hash": model.origin.model_hash})
         through = {trip.index for trip in made}
         left = [index for index in range(len(source)) if index not in through]
         for trip in trips(source, left, take, seed=0, skipped=print):
             append(out, trip)
             made.append(trip)
-        results = measures(made, of_captions=task == "image", seed=0)
+        results = measures(made, of_captions=task != "text", seed=0)
         print(f"\n{task}: {len(made)} samples\n{table(results)}")
         write_json(out / "results.json", {one.measure: to_json(one) for one in results})
         curves(results).save(out / "by-rank.png")

@@ -36,9 +36,9 @@ CAPTIONS = [
 
 
 def with_room(small: dalle.Dalle) -> dalle.Dalle:
-    """A model as untrained, with room for captions of a BLIP."""
+    """A model as untrained, of both orders, with room for captions of a BLIP."""
     torch.manual_seed(1)
-    model = dalle.Dalle(replace(small.config, text_slots=90))
+    model = dalle.Dalle(replace(small.config, text_slots=90, both_orders=True))
     for head in (model.text_head, model.image_head):
         torch.nn.init.normal_(head.weight, std=0.3)
     return model.eval()
@@ -215,6 +215,35 @@ def test_captions_are_printed_with_their_scores(
     )
     assert main(["caption", str(picture)]) == 2
     assert "nothing is there to write captions" in capsys.readouterr().err
+
+
+# What an untrained model writes, bytes of no language, is longer when it is read again.
+@pytest.mark.filterwarnings("ignore::dalle.sampling.streams.PromptCutWarning")
+def test_a_model_of_both_orders_writes_and_weighs_by_itself(
+    models: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "report"
+    own = ["--model", str(models / "dalle"), "--device", "cpu", "--seed", "4"]
+    flags = ["--by", "log_prob", "--candidates", "3", "--out", str(out)]
+    assert main(["reconstruct", "image", str(picture), *own, *flags]) == 0
+    record = read(out / report.RECORD)
+    model = dalle.load(models / "dalle", device="cpu")
+    captions = [one["caption"] for one in record["candidates"]]
+    assert captions == model.caption(picture, num_samples=3, seed=4, top_p=0.9)
+    found = {one.caption: one.log_prob for one in model.log_likelihoods(picture, captions)}
+    assert [one["score"] for one in record["candidates"]] == pytest.approx(
+        [found[caption] for caption in captions], rel=1e-6
+    )
+    assert record["chosen"] == int(np.argmax([found[caption] for caption in captions]))
+    assert all(one["pictures"] == [] for one in record["candidates"])
+    assert open_image(out / report.SHEET).height > 200
+    capsys.readouterr()
+    assert main(["caption", str(picture), *own, "--num-captions", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert float(lines[1].split()[0]) == pytest.approx(max(found.values()), abs=1e-3)
+    assert main(["caption", str(picture), *own, "--prefix", "a"]) == 2
+    assert "--prefix is for a --captioner" in capsys.readouterr().err
 
 
 def evaluate(models: Path, data: Path, out: Path, *more: str) -> list[str]:

@@ -43,8 +43,8 @@ class ByRank:
     oracle: float
     """Taking each picture's best candidate by the measure itself."""
     shuffled: float
-    """The control: the first rank when similarities are shuffled among a picture's candidates,
-    the mean of 100 shuffles."""
+    """The control: the first rank when the similarities belong to a picture's candidates at random,
+    the mean of 100 times."""
     correlation: Mean | None
     """Spearman's, of similarity and quality among a picture's candidates; pictures of which all
     candidates are equal in one of the two have none."""
@@ -77,9 +77,10 @@ def by_rank(
         raise InputError("there are no candidates to be judged; expected a picture at least")
     random = np.random.default_rng(seed)
     ordered = _ordered(similarities, qualities)
-    controls = [random.permuted(similarities, axis=1) for _ in range(SHUFFLES)]
+    # Not the similarities: of equal ones the first would be taken, whatever its quality is.
+    controls = [random.permuted(qualities, axis=1) for _ in range(SHUFFLES)]
     means = ordered.mean(axis=0)
-    of_controls = [_correlations(control, qualities) for control in controls]
+    of_controls = [_correlations(similarities, control) for control in controls]
     defined = np.concatenate(of_controls)
     correlations = _correlations(similarities, qualities)
     return ByRank(
@@ -88,7 +89,7 @@ def by_rank(
         mean=float(qualities.mean()),
         gain=_mean(ordered[:, 0] - qualities.mean(axis=1)),
         oracle=float(qualities.max(axis=1).mean()),
-        shuffled=float(np.mean([_ordered(control, qualities)[:, 0] for control in controls])),
+        shuffled=float(np.mean([_ordered(similarities, one)[:, 0] for one in controls])),
         correlation=_mean(correlations) if len(correlations) else None,
         shuffled_correlation=float(defined.mean()) if len(defined) else None,
         curve_correlation=spearman(np.arange(len(means), dtype=float), means),

@@ -62,6 +62,14 @@ def test_shuffled_similarities_choose_the_mean() -> None:
     assert again.shuffled != found.shuffled
 
 
+def test_the_control_does_not_know_which_candidate_came_first() -> None:
+    """Where all are equally similar the first is taken, and the control takes any."""
+    qualities = np.tile(np.array([[0.0, 1.0, 1.0, 1.0]]), (40, 1))
+    found = by_rank("quality", np.ones((40, 4)), qualities)
+    assert found.by_rank[0].value == 0.0
+    assert found.shuffled == pytest.approx(0.75, abs=0.03)
+
+
 def test_where_nothing_differs_nothing_is_correlated() -> None:
     found = by_rank("quality", np.array([[0.2, 0.1]]), np.array([[1.0, 1.0]]))
     assert found.correlation is None and found.shuffled_correlation is None
