@@ -9,6 +9,7 @@ number of candidates need no other ones. A caption is done when its line is whol
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from dalle.errors import ConfigError, InputError
 from dalle.sampling.picture import Picture, create, png_bytes
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.request import Request
+from dalle.sampling.streams import PromptCutWarning
 from dalle.sampling.rerank import rank
 
 FOLDER = "samples"
@@ -67,12 +69,17 @@ def draw_samples(
     folder, num = out / FOLDER, request.num_samples
     done = pipeline.processes.on_main(lambda: _begin(folder))
     progress(done)
+    if done == len(captions):
+        return
     seeds = [request.seed + i * num for i in range(done, len(captions))]
-    results = pipeline.generate_each(captions[done:], request, seeds=seeds)
-    for number, pictures in enumerate(results, start=done):
-        if pictures:
-            _keep(folder, number, pictures, best_of, first_seed=seeds[number - done])
-        progress(1)
+    with warnings.catch_warnings():
+        # Of each one the number is kept; a line for each of thousands would say less.
+        warnings.simplefilter("ignore", PromptCutWarning)
+        results = pipeline.generate_each(captions[done:], request, seeds=seeds)
+        for number, pictures in enumerate(results, start=done):
+            if pictures:
+                _keep(folder, number, pictures, best_of, first_seed=seeds[number - done])
+            progress(1)
 
 
 def read_drawn(out: Path) -> list[Drawn]:
