@@ -20,6 +20,7 @@ FLOORS = (
     ("checkpoint",),
     ("sampling", "data"),
     ("training", "evaluation"),
+    ("systems",),
     ("presets",),
     ("demo",),
     ("cli",),

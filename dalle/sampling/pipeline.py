@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal, Unpack
 
 import torch
+from PIL import Image
 from torch import nn
 
 from dalle.checkpoint import save_model_folder
@@ -18,6 +19,7 @@ from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
+from dalle.sampling.joint_prompts import JointPrompts, VectorPrompt
 from dalle.sampling.painting import Given, Parts, Plan, paint
 from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
@@ -105,7 +107,7 @@ class Pipeline:
 
     def generate_each(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | VectorPrompt],
         request: Request,
         *,
         seeds: Sequence[int] | None = None,
@@ -114,6 +116,7 @@ class Pipeline:
         """As `generate_many`, one prompt after another, so that no more is held than is used.
 
         Args:
+            prompts: texts; or, of `variation` and `between`, vectors in place of some.
             seeds: the seed of each prompt, in place of the request's one.
         """
         if isinstance(prompts, str):
@@ -132,7 +135,7 @@ class Pipeline:
             given=self._encode_image(request),
             progress=progress,
         )
-        cleaned = [without_surrogates(prompt) for prompt in prompts]
+        cleaned = [p if isinstance(p, VectorPrompt) else without_surrogates(p) for p in prompts]
         return paint(self._parts, cleaned, list(seeds), plan)
 
     def again(self, record: PictureRecord) -> Picture:
@@ -152,8 +155,40 @@ class Pipeline:
         plan = Plan(request=request, sampling=made.sampling, given=given)
         # One picture is nothing to share.
         alone = replace(self._parts, processes=ALONE)
-        [[picture]] = paint(alone, [record.prompt], [record.seed], plan)
+        prompt: str | VectorPrompt = record.prompt
+        if record.vector is not None:
+            prompt = VectorPrompt(said=record.prompt, vector=record.vector)
+        [[picture]] = paint(alone, [prompt], [record.seed], plan)
         return picture
+
+    def variation(self, image: Image.Image | str | Path) -> VectorPrompt:
+        """What stands in place of a prompt for pictures like a given one, of which the largest
+        central part of the model's aspect counts.
+
+        Raises:
+            InputError: the model reads texts alone, or the picture cannot be read.
+        """
+        prompts = self._joint_prompts()
+        pixels = image_prompt(image, image_size=self.image_tokenizer.image_size)
+        name = "a picture" if isinstance(image, Image.Image) else Path(image).name
+        return prompts.of_image(pixels, said=f"variations of {without_surrogates(name)}")
+
+    def between(self, first: str, second: str, *, steps: int) -> list[VectorPrompt]:
+        """What stands in place of prompts for pictures on the way from one prompt to another.
+
+        Raises:
+            InputError: the model reads texts alone, or steps is below 2.
+        """
+        first, second = without_surrogates(first), without_surrogates(second)
+        return self._joint_prompts().between(first, second, steps=steps)
+
+    def _joint_prompts(self) -> JointPrompts:
+        if not isinstance(self.text_tokenizer, JointPrompts):
+            raise InputError(
+                f"a {type(self.model).__name__} reads texts, not vectors; take a model trained "
+                "with --condition clip"
+            )
+        return self.text_tokenizer
 
     def complete_text(
         self,

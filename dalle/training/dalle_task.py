@@ -11,21 +11,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.folder import write_neighbour
 from dalle.config import to_json
-from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
 from dalle.models.dalle import Dalle, DalleConfig, DalleOutput
-from dalle.pictures import grid
 from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
-from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
 from dalle.tokenizers.text import LongCaptions, TextTokenizer, apply_long_captions
+from dalle.training.image_tokens import (
+    check_sizes,
+    codes_of,
+    draw_samples,
+    drawn_view,
+    summed_nll,
+    view_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +59,12 @@ class Neighbours:
     image_tokenizer: Path | nn.Module
     reranker: Path | nn.Module | None = None
 
+    def write(self, folder: Path) -> None:
+        """Put them into the folder of the model."""
+        write_neighbour(folder / IMAGE_TOKENIZER, self.image_tokenizer)
+        if self.reranker:
+            write_neighbour(folder / RERANKER, self.reranker)
+
 
 class DalleTask:
     """A `Task`: next-token prediction over text and image, each mean over its own targets."""
@@ -77,17 +87,12 @@ class DalleTask:
         preview_prompts: sampled from at times during training.
         sampling: of the previews, and what the trained model samples with unless told otherwise.
         """
-        if image_tokenizer.grid != (config.rows, config.cols):
+        check_sizes(config, image_tokenizer)
+        if config.text_vocab != text_tokenizer.vocab_size:
             raise ConfigError(
-                f"the image tokenizer has a grid of {image_tokenizer.grid}, the model one of "
-                f"{(config.rows, config.cols)}; set rows and cols to the tokenizer's"
+                f"text_vocab is {config.text_vocab}, the tokenizer has "
+                f"{text_tokenizer.vocab_size}; set it to that"
             )
-        for name, mine, theirs in (
-            ("image_vocab", config.image_vocab, image_tokenizer.vocab_size),
-            ("text_vocab", config.text_vocab, text_tokenizer.vocab_size),
-        ):
-            if mine != theirs:
-                raise ConfigError(f"{name} is {mine}, the tokenizer has {theirs}; set it to that")
         self.config = config
         self.text_tokenizer = text_tokenizer
         self.image_tokenizer = image_tokenizer
@@ -118,7 +123,7 @@ class DalleTask:
         if text is None:
             return None
         if isinstance(sample, EncodedSample):
-            view = random.randrange(len(sample.codes)) if train else 0
+            view = drawn_view(sample, random, train=train)
             return {"text": text, "codes": sample.codes[view].astype(np.int64)}
         return {"text": text, "image": self.view(sample, random, train=train)}
 
@@ -141,13 +146,10 @@ class DalleTask:
     def prepare(self, arrays: dict[str, Tensor]) -> Batch:
         """Text and codes, and how many targets of each there are."""
         text = arrays["text"]
-        if "codes" in arrays:
-            codes = arrays["codes"]
-        else:
-            codes = self.image_tokenizer.encode(to_float(arrays["image"]))
+        codes = codes_of(arrays, self.image_tokenizer)
         targets = text_targets(text, self.config.text_vocab)
         return Batch(
-            tensors={"text": text, "codes": codes.flatten(1), "text_targets": targets},
+            tensors={"text": text, "codes": codes, "text_targets": targets},
             counts={"text": float((targets >= 0).sum()), "image": float(codes.numel())},
         )
 
@@ -156,8 +158,8 @@ class DalleTask:
     ) -> Loss:
         """1/8 of the text's and 7/8 of the image's mean cross entropy, in nats per token."""
         output: DalleOutput = model(batch.tensors["text"], batch.tensors["codes"])
-        text = _summed_nll(output.text, batch.tensors["text_targets"]) / max(counts["text"], 1.0)
-        image = _summed_nll(output.image, batch.tensors["codes"]) / counts["image"]
+        text = summed_nll(output.text, batch.tensors["text_targets"]) / max(counts["text"], 1.0)
+        image = summed_nll(output.image, batch.tensors["codes"]) / counts["image"]
         weight = self.objective.text_weight
         total = weight * text + (1.0 - weight) * image
         metrics = {"loss": total, "loss_text": text, "loss_image": image}
@@ -174,10 +176,10 @@ class DalleTask:
         for batch in batches:
             text, codes = batch.tensors["text"], batch.tensors["codes"]
             output: DalleOutput = model(text, codes)
-            sums["text"] += _summed_nll(output.text, batch.tensors["text_targets"]).item()
-            sums["image"] += _summed_nll(output.image, codes).item()
+            sums["text"] += summed_nll(output.text, batch.tensors["text_targets"]).item()
+            sums["image"] += summed_nll(output.image, codes).item()
             ids = torch.arange(text.shape[1], device=text.device) + self.config.text_vocab
-            sums["no_caption"] += _summed_nll(model(ids.expand_as(text), codes).image, codes).item()
+            sums["no_caption"] += summed_nll(model(ids.expand_as(text), codes).image, codes).item()
             for name in counts:
                 counts[name] += batch.counts[name]
         text_loss = sums["text"] / max(counts["text"], 1.0)
@@ -195,34 +197,18 @@ class DalleTask:
         """Four samples of each preview prompt, one prompt a row."""
         if not self.preview_prompts:
             return []
-        assert isinstance(model, Dalle)
         slots = self.config.text_slots
         streams = [self.text_tokenizer.encode_stream(p, slots=slots) for p in self.preview_prompts]
-        texts = torch.from_numpy(np.stack([stream.ids for stream in streams])).to(model.device)
-        prompt_of = [i for i in range(len(streams)) for _ in range(4)]
-        seeds = [i for _ in streams for i in range(4)]
-        sampled = sample_codes(
-            model, texts, prompt_of=prompt_of, seeds=seeds, sampling=self.sampling
-        )
-        pictures = self.image_tokenizer.decode(sampled.codes.to(model.device))
+        texts = torch.from_numpy(np.stack([stream.ids for stream in streams]))
         path = folder / "samples.png"
-        grid(pictures, columns=4).save(path)
-        return [path]
+        return [draw_samples(model, texts, self.image_tokenizer, sampling=self.sampling, path=path)]
 
     def export(self, folder: Path) -> dict[str, Any]:
         """Both tokenizers, the reranker if there is one, and the settings of sampling."""
         self.text_tokenizer.save(folder / TEXT_TOKENIZER)
         if self.neighbours:
-            write_neighbour(folder / IMAGE_TOKENIZER, self.neighbours.image_tokenizer)
-            if self.neighbours.reranker:
-                write_neighbour(folder / RERANKER, self.neighbours.reranker)
+            self.neighbours.write(folder)
         return {"sampling": to_json(self.sampling)}
-
-
-def view_of(sample: Sample, random: Random, *, size: tuple[int, int], augment: bool) -> np.ndarray:
-    """The paper's crop of a picture, or its centre: uint8, height x width x 3."""
-    crop = dalle_augment if augment else lambda image, _, **target: center_crop(image, **target)
-    return crop(sample.image, random, height=size[0], width=size[1])
 
 
 def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targets"]:
@@ -235,9 +221,3 @@ def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targ
     first_pad = is_pad & (is_pad.cumsum(1) == 1)
     targets = torch.where(is_pad, -1, following).masked_fill(first_pad, vocab)
     return targets.masked_fill(is_pad[:, :1], -1)
-
-
-def _summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
-    return F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
-    )
