@@ -118,8 +118,6 @@ def text_vectors(clip: ConditionClip, captions: Path) -> Float[Tensor, "n e"]:
 
 
 def _note_what_made_them(place: Path, clip: ConditionClip, embedding: Embedding) -> None:
-    if (place / MADE).is_file():
-        return
     fields = {
         "clip": clip.name,
         "fingerprint": clip.fingerprint,

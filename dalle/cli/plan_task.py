@@ -9,6 +9,7 @@ from dalle.checkpoint.load import read_config, resolve
 from dalle.cli.plan import PlanClip, PlanDalle, PlanVae
 from dalle.cli.training_data import given_tokenizer
 from dalle.config import from_json
+from dalle.errors import ConfigError
 from dalle.models.dvae import Dvae, DvaeConfig
 from dalle.presets import VAE_PRESETS, ClipRun, DalleRun, VaeRun
 from dalle.protocols import Batch, Task
@@ -72,6 +73,11 @@ def _clip(run: ClipRun) -> Planned:
 
 
 def _dalle(run: DalleRun) -> Planned:
+    if run.condition.condition == "clip":
+        raise ConfigError(
+            "a run with --condition clip cannot be planned yet; plan it without: its decoder has "
+            "the same layers, over a stream that is shorter by the slots of the text"
+        )
     tokenizer, words = _text_tokenizer(run)
     if run.vae is not None:
         vae = from_json(DvaeConfig, read_config(resolve(run.vae), kind="dvae")["model"])
