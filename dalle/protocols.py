@@ -136,10 +136,15 @@ class JointEmbedder(Protocol):
     @property
     def vector_size(self) -> int: ...
 
+    @property
+    def context(self) -> int:
+        """Tokens of a text for which there is room."""
+        ...
+
     def encode_texts(self, texts: list[str]) -> Float[Tensor, "n e"]: ...
 
-    def num_cut(self, text: str) -> int:
-        """Tokens at the end of a text for which there is no room."""
+    def num_tokens(self, text: str) -> int:
+        """Tokens that a text has, with those for which there is no room."""
         ...
 
     def encode_images(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:

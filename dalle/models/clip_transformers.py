@@ -116,9 +116,9 @@ class TransformersReranker:
         said = {name: str(look.get(name)) for name in PREPROCESSING}
         return digest_of(self.model, [self.model.config.model_type, said])
 
-    def num_cut(self, text: str) -> int:
-        """Tokens at the end of a text for which there is no room."""
-        return max(0, len(self.tokenizer(text)["input_ids"]) - self.context)
+    def num_tokens(self, text: str) -> int:
+        """Tokens that a text has, with those for which there is no room."""
+        return len(self.tokenizer(text)["input_ids"])
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str]) -> Float[Tensor, "n e"]:

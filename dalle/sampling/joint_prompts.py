@@ -72,8 +72,12 @@ class JointPrompts:
     def encode_stream(self, text: str, *, slots: int) -> StreamText:
         """The condition that a text gives, of unit length: `vocab_size` numbers in float32."""
         vector = self.condition.of_texts(self.embedder.encode_texts([text]))[0]
-        cut = self.embedder.num_cut(text)
-        return StreamText(ids=vector.float().cpu().numpy(), num_tokens=1, num_cut=cut)
+        tokens, room = self.embedder.num_tokens(text), self.embedder.context
+        return StreamText(
+            ids=vector.float().cpu().numpy(),
+            num_tokens=min(tokens, room),
+            num_cut=max(0, tokens - room),
+        )
 
     def empty_stream(self, slots: int) -> Float[np.ndarray, " e"]:
         """Zeros, which stand for no condition."""

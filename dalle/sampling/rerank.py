@@ -108,9 +108,15 @@ class ClipReranker:
         ]
         return self.clip.encode_text(torch.stack(streams).to(self._device))
 
-    def num_cut(self, text: str) -> int:
-        """Tokens at the end of a text for which there is no room."""
-        return self.tokenizer.encode_stream(text, slots=self._slots).num_cut
+    @property
+    def context(self) -> int:
+        """Tokens of a text for which there is room."""
+        return self._slots - 1
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens that a text has, with those for which there is no room."""
+        stream = self.tokenizer.encode_stream(text, slots=self._slots)
+        return stream.num_tokens + stream.num_cut
 
     def encode_images(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
         """Vectors of unit length, of pictures of any size in [0, 1]; gradients flow through it."""
