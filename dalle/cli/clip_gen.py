@@ -42,6 +42,11 @@ def prepare_clip_gen(run: DalleRun, out: Path) -> Prepared:
     Raises:
         ConfigError: settings that cannot work.
     """
+    if run.objective.caption_order > 0:
+        raise ConfigError(
+            f"caption_order is {run.objective.caption_order}, and with --condition clip there are "
+            "no captions to write; leave it out"
+        )
     begun = newest_step(out)
     vae = image_tokenizer_folder(run.vae, begun=begun)
     image_tokenizer = load_image_tokenizer(vae, device=run.device)

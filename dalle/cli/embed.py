@@ -70,18 +70,22 @@ def run(command: EmbedCommand) -> None:
 
 
 def _say_gap(command: EmbedCommand, clip: "ConditionClip", size: tuple[int, int]) -> None:
+    import numpy as np
     import torch
 
     from dalle.cli.training_data import open_parts, say
-    from dalle.evaluation.captioned import read_pairs
+    from dalle.data.transforms import to_float
+    from dalle.evaluation.captioned_set import choose
     from dalle.systems.clip_gen.gap import measure_gap
 
     parts = open_parts(command.data, size, keep_empty=False)
     if parts.held_out is None:
         raise ConfigError("--gap looks at held-out pictures; hold some out (--held-out-share)")
-    pairs = read_pairs(parts.held_out, image_size=size, group_of=lambda sample: "")
+    pairs = choose(parts.held_out, num=None)
+    crops = np.stack([pairs.crop(place, size) for place in pairs.picture_of])
+    pixels = to_float(torch.from_numpy(crops))
     with torch.no_grad():
-        images = torch.cat([clip.embedder.encode_images(part) for part in pairs.images.split(64)])
+        images = torch.cat([clip.embedder.encode_images(part) for part in pixels.split(64)])
         texts = clip.embedder.encode_texts(list(pairs.captions))
     for line in measure_gap(images, texts).lines():
         say(line)

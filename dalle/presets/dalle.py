@@ -31,6 +31,9 @@ class DalleLearning:
     """Share of the text's loss; the image's is the rest."""
     caption_dropout: float = 0.1
     """Share of the captions that are dropped in training, so that the model can be guided."""
+    caption_order: float = 0.0
+    """Share of the samples on which the model learns to write the caption of a picture, instead of
+    drawing the picture of a caption. 0: as published."""
     keep_empty: bool = False
     """Train on pictures without a caption as "no caption", instead of leaving them out."""
     augment: bool = True
@@ -87,6 +90,7 @@ class DalleRun:
         return DalleConfig(
             text_vocab=text_vocab,
             text_slots=self.text.text_slots,
+            both_orders=self.objective.caption_order > 0.0,
             **self.model.sizes(codes=codes, grid=grid),
         )
 
@@ -121,6 +125,7 @@ class DalleRun:
             text_weight=self.objective.text_weight,
             bpe_dropout=self.text.bpe_dropout,
             caption_dropout=self.objective.caption_dropout,
+            caption_order=self.objective.caption_order,
             long_captions=self.text.long_captions,
             augment=self.objective.augment,
         )

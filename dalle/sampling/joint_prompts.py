@@ -8,14 +8,17 @@ from typing import SupportsIndex
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from PIL import Image
 
 from dalle.checkpoint import TEXT_TOKENIZER, write_neighbour
 from dalle.config import from_json, to_json
 from dalle.errors import CheckpointError, ConfigError, InputError
 from dalle.models.joint_condition import JointCondition, slerp
 from dalle.protocols import JointEmbedder
+from dalle.sampling.image_prompt import image_prompt
+from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.rerank import load_embedder
+from dalle.tokenizers.kinds import PromptTokenizer
 from dalle.tokenizers.text import StreamText
 from dalle.tokenizers.text_file import read_file, write_file
 
@@ -56,6 +59,11 @@ class JointPrompts:
                 f"{condition.fingerprint}, and this one has {found}; give the CLIP it was trained "
                 "with"
             )
+        if embedder.vector_size != condition.vector_size:
+            raise CheckpointError(
+                f"the model's condition has vectors of {condition.vector_size} numbers, its CLIP "
+                f"of {embedder.vector_size}; the folder is damaged"
+            )
         self.condition = condition
         self.embedder = embedder
         self.folder = folder
@@ -69,6 +77,7 @@ class JointPrompts:
         """Likewise."""
         raise InputError("this model writes no texts")
 
+    @torch.no_grad()
     def encode_stream(self, text: str, *, slots: int) -> StreamText:
         """The condition that a text gives, of unit length: `vocab_size` numbers in float32."""
         vector = self.condition.of_texts(self.embedder.encode_texts([text]))[0]
@@ -83,12 +92,22 @@ class JointPrompts:
         """Zeros, which stand for no condition."""
         return np.zeros(self.vocab_size, dtype=np.float32)
 
-    def of_image(self, image: Float[Tensor, "1 3 height width"], *, said: str) -> VectorPrompt:
-        """The condition that a picture gives: the decoder paints others like it."""
-        with torch.no_grad():
-            vector = self.condition.of_images(self.embedder.encode_images(image))[0]
+    @torch.no_grad()
+    def of_image(
+        self, image: Image.Image | str | Path, *, image_size: tuple[int, int]
+    ) -> VectorPrompt:
+        """The condition that a picture gives, cropped to (height, width) as in training.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        pixels = image_prompt(image, image_size=image_size)
+        vector = self.condition.of_images(self.embedder.encode_images(pixels))[0]
+        name = "a picture" if isinstance(image, Image.Image) else Path(image).name
+        said = f"variations of {without_surrogates(name)}"
         return VectorPrompt(said=said, vector=tuple(vector.tolist()))
 
+    @torch.no_grad()
     def between(self, first: str, second: str, *, steps: int) -> list[VectorPrompt]:
         """Conditions from one prompt to another along the great circle, both ends included.
 
@@ -118,6 +137,19 @@ class JointPrompts:
             raise InputError("the CLIP of this model came from no folder, so it cannot be saved")
         write_file(path, KIND, to_json(self.condition))
         write_neighbour(path.parent / CONDITION_CLIP, self.folder)
+
+
+def joint_prompts(tokenizer: PromptTokenizer) -> JointPrompts:
+    """What a model reads prompts with, where that gives vectors.
+
+    Raises:
+        InputError: the model reads texts.
+    """
+    if not isinstance(tokenizer, JointPrompts):
+        raise InputError(
+            "the model reads texts, not vectors; take a model trained with --condition clip"
+        )
+    return tokenizer
 
 
 def read_condition(folder: Path) -> JointCondition:

@@ -88,9 +88,7 @@ class ClipReranker:
         scores = [
             (self.encode_images(chunk) * features[numbers]).sum(dim=-1)
             for chunk, numbers in zip(
-                images.split(self.images_at_once),
-                number_of.split(self.images_at_once),
-                strict=True,
+                images.split(self.images_at_once), number_of.split(self.images_at_once), strict=True
             )
         ]
         return torch.cat(scores)

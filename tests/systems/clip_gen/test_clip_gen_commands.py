@@ -183,6 +183,7 @@ def test_what_cannot_be_is_said(
         (["--center"], "--center-captions"),
         (captions, "--views"),
         (["--xi", "-1"], "xi is -1"),
+        (["--caption-order", "0.5"], "no captions to write"),
     ):
         assert train(root, tmp_path / "run", *flags) == 2
         assert said in capsys.readouterr().err
