@@ -33,7 +33,7 @@ from dalle.data.token_files import Encoding
 from dalle.data.transforms import dalle_augment
 from dalle.picture_files import open_image
 from dalle.protocols import EncodedSample, ImageTokenizer, Sample, Source
-from dalle.training.dalle_task import view_of
+from dalle.training.image_tokens import view_of
 from tests.data.formats import tar
 
 SIDE, BATCH, GRID = 256, 64, 32

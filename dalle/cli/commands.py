@@ -116,6 +116,12 @@ COMMANDS = (
         run="dalle.cli.data_encode:run",
     ),
     Command(
+        name="embed",
+        does="turn pictures into a CLIP's vectors ahead of training",
+        flags="dalle.cli.embed:EmbedCommand",
+        run="dalle.cli.embed:run",
+    ),
+    Command(
         name="demo",
         does="all of it once, on built-in pictures, in minutes",
         flags="dalle.cli.demo:DemoCommand",

@@ -16,6 +16,7 @@ from dalle.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from dalle.sampling.joint_prompts import VectorPrompt
     from dalle.sampling.picture import Picture
     from dalle.sampling.pipeline import Pipeline
     from dalle.sampling.request import Request
@@ -65,6 +66,12 @@ class GenerateCommand:
     rect: tuple[int, int] | None = None
     """First row and column, in cells of the grid, of what is drawn anew; all below and to the
     right. `15 0` keeps the top 15 rows."""
+    variations_of: tuple[Path, ...] = ()
+    """Pictures of which others like them are drawn, by a model trained with --condition clip."""
+    between: tuple[str, str] | None = None
+    """Two prompts, from one of which to the other pictures are drawn in --steps, likewise."""
+    steps: int = 5
+    """Of --between, both ends included."""
     complete_text: bool = False
     """Go on with the prompts as captions, instead of drawing pictures."""
     launch: int = 32
@@ -98,10 +105,14 @@ def run(command: GenerateCommand) -> None:
         )
         if command.complete_text:
             _complete(model, prompts, request)
-        elif processes.is_main:
-            _generate(model, prompts, request, command.out)
+            processes.barrier()
+            return
+        vectors = processes.on_main(lambda: _vectors(command, model))
+        everything: list[str | VectorPrompt] = [*prompts, *vectors]
+        if processes.is_main:
+            _generate(model, everything, request, command.out)
         else:
-            for _ in model.generate_each(prompts, request):
+            for _ in model.generate_each(everything, request):
                 pass
         processes.barrier()  # whoever leaves early is missed
 
@@ -112,9 +123,20 @@ def _prompts(command: GenerateCommand) -> list[str]:
     prompts = list(command.texts)
     if command.prompts is not None:
         prompts += read_prompts(command.prompts)
-    if not prompts:
+    wordless = command.variations_of or command.between
+    if command.complete_text and wordless:
+        raise InputError("--complete-text goes on with prompts; it has no use for vectors")
+    if not prompts and not wordless:
         raise InputError('no prompt came; give some, or a file with --prompts ("" is no condition)')
     return prompts
+
+
+def _vectors(command: GenerateCommand, model: "Pipeline") -> list["VectorPrompt"]:
+    """What stands in place of further prompts."""
+    vectors = [model.variation(path) for path in command.variations_of]
+    if command.between is not None:
+        vectors += model.between(*command.between, steps=command.steps)
+    return vectors
 
 
 def _request(command: GenerateCommand) -> "Request":
@@ -160,7 +182,9 @@ def _each(work: "Callable[[str], list[str]]", beginnings: list[str]) -> list[lis
     return [work(beginning) for beginning in beginnings]
 
 
-def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Path) -> None:
+def _generate(
+    model: "Pipeline", prompts: "list[str | VectorPrompt]", request: "Request", out: Path
+) -> None:
     from tqdm import tqdm
 
     from dalle.sampling.output import save_results

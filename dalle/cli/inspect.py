@@ -92,6 +92,8 @@ def lines(folder: Path) -> Iterator[str]:
         said = read_run(folder)
         yield f"  trained: {said.get('step')} steps, {said.get('samples_seen')} samples"
         yield from _fields("held out", said.get("held_out"))
+    if fields["kind"] == "clip_gen":
+        yield from _condition(folder)
     for name in (IMAGE_TOKENIZER, RERANKER):
         if (folder / name).is_dir():
             yield f"  {name}: {_kind(folder / name)}"
@@ -99,6 +101,18 @@ def lines(folder: Path) -> Iterator[str]:
         yield f"  whole: {len(verify(folder, training=False))} files are what {MANIFEST} says"
     else:
         yield f"  no {MANIFEST}: whether it is whole cannot be told"
+
+
+def _condition(folder: Path) -> Iterator[str]:
+    from dalle.sampling.joint_prompts import CONDITION_CLIP, read_condition
+
+    said = read_condition(folder)
+    yield (
+        f"  condition: vectors of {said.vector_size} numbers by the CLIP {said.clip} (fingerprint "
+        f"{said.fingerprint}), xi {_short(said.xi)}, means "
+        f"{'subtracted' if said.mean_image else 'left'}"
+    )
+    yield f"  {CONDITION_CLIP}: {_kind(folder / CONDITION_CLIP)}"
 
 
 def _kind(folder: Path) -> str:

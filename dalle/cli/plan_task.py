@@ -79,6 +79,11 @@ def _dalle(run: DalleRun) -> Planned:
             "a plan is of a new model; leave --start-from out, and give the sizes of the one that "
             "is to be trained on"
         )
+    if run.condition.condition == "clip":
+        raise ConfigError(
+            "a run with --condition clip cannot be planned yet; plan it without: its decoder has "
+            "the same layers, over a stream that is shorter by the slots of the text"
+        )
     tokenizer, words = _text_tokenizer(run)
     if run.vae is not None:
         vae = from_json(DvaeConfig, read_config(resolve(run.vae), kind="dvae")["model"])

@@ -1,11 +1,11 @@
 """`dalle train vae|clip|dalle`: from a run's settings to a trained model."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from dalle.cli.clip_gen import prepare_clip_gen
 from dalle.cli.picture_codes import (
-    CodeSettings,
+    code_settings,
     encode_once,
     image_tokenizer_folder,
     load_image_tokenizer,
@@ -62,8 +62,13 @@ def train_clip(run: ClipRun) -> None:
 
 
 def train_dalle(run: DalleRun) -> None:
-    """Train a DALL·E over the codes of a discrete VAE, or train one on."""
+    """Train a DALL·E over the codes of a discrete VAE, or train one on; with `--condition clip`,
+    CLIP-GEN's."""
     out = out_folder(run.out)
+    if run.condition.condition == "clip":
+        prepared = prepare_clip_gen(run, out)
+        _train(prepared.task, run, prepared.parts, out)
+        return
     begun = newest_step(out)
     start = start_of(run, begun=begun)
     vae = start.image_tokenizer if start else image_tokenizer_folder(run.vae, begun=begun)
@@ -90,15 +95,7 @@ def train_dalle(run: DalleRun) -> None:
         source=start.source,
     )
     if run.objective.views:
-        wanted = CodeSettings(
-            views=run.objective.views,
-            augment=run.objective.augment,
-            device=run.device,
-            cache=run.data.cache,
-            part=int(os.environ.get("RANK", "0")),
-            parts=int(os.environ.get("WORLD_SIZE", "1")),
-        )
-        parts = encode_once(parts, image_tokenizer, wanted)
+        parts = encode_once(parts, image_tokenizer, code_settings(run))
     _train(task, run, parts, out, start_from=start.weights)
 
 
@@ -127,4 +124,7 @@ def _train(
 
 def settings_to_keep(run: VaeRun | ClipRun | DalleRun) -> dict[str, Any]:
     """A run's settings as JSON values, which go into its checkpoints."""
-    return {name: value for name, value in to_json(run).items() if name not in NOT_KEPT}
+    left_out = {*NOT_KEPT}
+    if isinstance(run, DalleRun) and run.condition.condition == "text":
+        left_out.add("condition")  # as in runs that began before there was another
+    return {name: value for name, value in to_json(run).items() if name not in left_out}

@@ -47,13 +47,16 @@ class Parts:
     held_out: Source | None
 
 
-def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: bool) -> Parts:
+def open_parts(
+    settings: DataSettings, size: tuple[int, int], *, keep_empty: bool, captions: bool = True
+) -> Parts:
     """Open a data set and set its held-out part aside.
 
     Args:
         settings: which one.
         size: (height, width) of the pictures that will be needed.
         keep_empty: whether pictures without a caption are used.
+        captions: whether files of captions are opened.
     """
     if settings.data is None:
         raise ConfigError("--data is missing: give a data set, for example a folder, or `shapes`")
@@ -64,6 +67,7 @@ def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: boo
         source = open_source(
             spec,
             keep_empty=keep_empty,
+            captions=captions,
             at_least=int(LARGEST_CROP * min(size)),
             num_samples=settings.shapes,
             size=max(size),

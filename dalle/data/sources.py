@@ -34,6 +34,7 @@ class _Reading:
 
     keep_empty: bool
     at_least: int | None
+    captions: bool
 
 
 def open_source(
@@ -41,6 +42,7 @@ def open_source(
     *,
     keep_empty: bool = False,
     at_least: int | None = None,
+    captions: bool = True,
     num_samples: int = 100_000,
     size: int = 64,
     seed: int = 0,
@@ -69,6 +71,8 @@ def open_source(
         spec: a path or one of the names above.
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: the shorter side that will be needed, in pixels (large JPEGs decode faster).
+        captions: whether the text files beside the pictures of a folder are opened; else they are
+            as if they were not there.
         num_samples, size, seed: of the built-in pictures.
 
     Raises:
@@ -84,6 +88,7 @@ def open_source(
             open_source,
             keep_empty=keep_empty,
             at_least=at_least,
+            captions=captions,
             num_samples=num_samples,
             size=size,
             seed=seed,
@@ -102,7 +107,9 @@ def open_source(
             keep_empty=keep_empty,
             at_least=at_least,
         )
-    return _open(place, options, _Reading(keep_empty=keep_empty, at_least=at_least))
+    return _open(
+        place, options, _Reading(keep_empty=keep_empty, at_least=at_least, captions=captions)
+    )
 
 
 def numbered(source: Source | HubStream, spec: str) -> Source:
@@ -173,7 +180,11 @@ def _open_folder(path: Path, options: dict[str, tuple[str, ...]], reading: _Read
     templates = _only(options, ("template",), str(path)).get("template", ())
     try:
         return open_folder(
-            path, templates=templates, keep_empty=reading.keep_empty, at_least=reading.at_least
+            path,
+            templates=templates,
+            keep_empty=reading.keep_empty,
+            at_least=reading.at_least,
+            read_texts=reading.captions,
         )
     except DataError as error:
         tables = (file for name in FILE_NAMES for file in sorted(path.glob(f"*/{name}")))

@@ -16,7 +16,7 @@ import numpy as np
 
 from dalle.data import token_files
 from dalle.data.split import Subset, captions_at, key_at, mark_at
-from dalle.data.token_files import Encoding, fill
+from dalle.data.token_files import Making, fill
 from dalle.errors import DataError
 from dalle.protocols import EncodedSample, Source
 
@@ -62,7 +62,7 @@ class CachedCodes:
 
 def cached_codes(
     source: Source,
-    encoding: Encoding,
+    encoding: Making,
     folder: Path,
     *,
     part: int = 0,
@@ -95,7 +95,7 @@ def cached_codes(
     return codes if place is None else Subset(codes, place)
 
 
-def _files(source: Source, encoding: Encoding, folder: Path) -> list[Path]:
+def _files(source: Source, encoding: Making, folder: Path) -> list[Path]:
     """The files that the source's samples are in, one for each `token_files.SHARD` of them."""
     place = folder / encoding.name()
     files = []

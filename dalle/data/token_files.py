@@ -1,6 +1,7 @@
 """Making the files of the token cache, on one process or many."""
 
 import json
+import math
 import os
 import shutil
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import numpy as np
 import PIL
@@ -29,10 +31,47 @@ GIVE_UP_SECONDS = 60.0
 """After so long without news from another process, what it was to do is done here."""
 
 
+class Making(Protocol):
+    """What is made of every picture once, and kept: an array for each of its views."""
+
+    what: str
+    """For messages."""
+
+    @property
+    def view(self) -> View: ...
+
+    @property
+    def views(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array of one view."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]: ...
+
+    def name(self) -> str:
+        """Another one for another model, another transform, another number of views."""
+        ...
+
+    def make(self, pictures: np.ndarray) -> np.ndarray:
+        """Arrays, n x shape, of pictures, uint8, n x height x width x 3."""
+        ...
+
+
+def name_of(digest: str, view_name: str, views: int) -> str:
+    """The name of what a model of this digest makes of such views."""
+    code = [Path(str(module.__file__)).read_bytes() for module in (transforms, picture_files)]
+    said = f"{digest}/{view_name}/{views}/{PIL.__version__}".encode()
+    return blake2b(b"\0".join([said, *code]), digest_size=16).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
     """How pictures become codes."""
 
+    what = "codes"
     tokenizer: ImageTokenizer
     digest: str
     """Of the tokenizer's weights."""
@@ -43,25 +82,32 @@ class Encoding:
     device: torch.device
 
     def name(self) -> str:
-        """Another one for another tokenizer, another transform, another number of views."""
-        code = [Path(str(module.__file__)).read_bytes() for module in (transforms, picture_files)]
-        said = f"{self.digest}/{self.view_name}/{self.views}/{PIL.__version__}".encode()
-        return blake2b(b"\0".join([said, *code]), digest_size=16).hexdigest()
+        """See `Making`."""
+        return name_of(self.digest, self.view_name, self.views)
 
-    def bytes_for(self, samples: int) -> int:
-        """What so many samples take on the disk."""
-        rows, cols = self.tokenizer.grid
-        return samples * self.views * rows * cols * self.dtype.itemsize
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, cols)."""
+        return self.tokenizer.grid
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Two bytes a code where they suffice."""
         return np.dtype(np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.int32)
 
+    def make(self, pictures: np.ndarray) -> np.ndarray:
+        """See `Making`."""
+        return encode_pictures(self.tokenizer, pictures, self.device)
+
+
+def bytes_for(making: Making, samples: int) -> int:
+    """What so many samples take on the disk."""
+    return samples * making.views * math.prod(making.shape) * making.dtype.itemsize
+
 
 def fill(
     source: Source,
-    encoding: Encoding,
+    making: Making,
     files: Sequence[Path],
     part: int,
     parts: int,
@@ -75,22 +121,22 @@ def fill(
         return
     place = files[0].parent
     place.mkdir(parents=True, exist_ok=True)
-    needed = encoding.bytes_for(sum(_size(source, number) for number in missing))
+    needed = bytes_for(making, sum(_size(source, number) for number in missing))
     free = shutil.disk_usage(place).free
     say(
-        f"codes of {len(source)} pictures, {encoding.views} views each: "
-        f"{encoding.bytes_for(len(source)) / 1e6:,.1f} MB in {place}, {needed / 1e6:,.1f} MB of it "
+        f"{making.what} of {len(source)} pictures, {making.views} views each: "
+        f"{bytes_for(making, len(source)) / 1e6:,.1f} MB in {place}, {needed / 1e6:,.1f} MB of it "
         f"to be made; {free / 1e6:,.0f} MB are free"
     )
     if needed > free:
         raise SaveError(
-            f"the codes need {needed / 1e6:,.1f} MB in {place}, where {free / 1e6:,.1f} MB are "
-            "free; make room, choose another --cache, or fewer --views"
+            f"the {making.what} need {needed / 1e6:,.1f} MB in {place}, where "
+            f"{free / 1e6:,.1f} MB are free; make room, choose another --cache, or fewer --views"
         )
     mine = [number for number in missing if number % parts == part]
     for number in [*mine, *_left_by_others(files, missing, part, parts, progress, source)]:
         if not files[number].exists():
-            _make(source, encoding, files[number], number)
+            _make(source, making, files[number], number)
         progress(_size(source, number))
 
 
@@ -121,11 +167,10 @@ def _size(source: Source, number: int) -> int:
     return min(SHARD, len(source) - number * SHARD)
 
 
-def _make(source: Source, encoding: Encoding, file: Path, number: int) -> None:
+def _make(source: Source, making: Making, file: Path, number: int) -> None:
     """Encode the samples of one file and give it its name when it is whole."""
-    size, views = _size(source, number), encoding.views
-    rows, cols = encoding.tokenizer.grid
-    codes = np.zeros((size, views, rows, cols), dtype=encoding.dtype)
+    size, views = _size(source, number), making.views
+    made = np.zeros((size, views, *making.shape), dtype=making.dtype)
     damaged: dict[str, str] = {}
 
     def read(within: int) -> np.ndarray | str:
@@ -134,7 +179,7 @@ def _make(source: Source, encoding: Encoding, file: Path, number: int) -> None:
             if not isinstance(sample, Sample):
                 return f"{sample.key} is encoded already; give a source of pictures"
             return np.stack(
-                [encoding.view(sample, Random(f"{sample.key}/{v}")) for v in range(views)]
+                [making.view(sample, Random(f"{sample.key}/{v}")) for v in range(views)]
             )
         except DataError as error:
             return str(error)
@@ -148,12 +193,11 @@ def _make(source: Source, encoding: Encoding, file: Path, number: int) -> None:
             good = [i for i, f in zip(within, found, strict=True) if not isinstance(f, str)]
             if good:
                 pictures = np.concatenate([f for f in found if not isinstance(f, str)])
-                made = encode_pictures(encoding.tokenizer, pictures, encoding.device)
-                codes[good] = made.reshape(len(good), views, rows, cols)
+                made[good] = making.make(pictures).reshape(len(good), views, *making.shape)
     beside = file.with_name(f".{file.stem}.{os.getpid()}")
     try:
         with beside.open("wb") as stream:
-            np.save(stream, codes, allow_pickle=False)
+            np.save(stream, made, allow_pickle=False)
         file.with_suffix(".json").write_text(json.dumps(damaged), encoding="utf-8")
         beside.replace(file)
     except OSError as error:

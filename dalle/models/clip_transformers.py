@@ -10,14 +10,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle.errors import InputError
+from dalle.models.fingerprint import digest_of
 from dalle.models.transformers_folder import load_parts
 
 MODEL_TYPES = ("clip", "siglip", "siglip2")
 IMAGES_AT_ONCE = 32
+PREPROCESSING = (
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size"),
+    *("do_normalize", "image_mean", "image_std"),
+)
+"""What an image processor does to the pixels, by the names of its fields."""
 
 
 class TransformersReranker:
-    """A `Reranker`: the cosine between picture and text, with the model's own preprocessing.
+    """A `Reranker` and `JointEmbedder`: vectors, and their cosine, after its own preprocessing.
 
     Pictures go through the model's PIL image processor, in 8 bits, as they would from a file.
 
@@ -47,11 +53,28 @@ class TransformersReranker:
             attention="sdpa",
             device=device,
         )
-        self.model, self.tokenizer, self.processor = parts.model, parts.tokenizer, parts.processor
+        self.model = parts.model.requires_grad_(False)
+        self.tokenizer, self.processor = parts.tokenizer, parts.processor
         self.device = torch.device(device)
         self.images_at_once = images_at_once
         self.context = int(parts.config.text_config.max_position_embeddings)
         """Tokens, with those that open and close a text."""
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector."""
+        config = self.model.config
+        return int(getattr(config, "projection_dim", None) or config.text_config.projection_size)
+
+    def fingerprint(self) -> str:
+        """What changes when its weights or its preprocessing do."""
+        look = self.processor.to_dict()
+        said = {name: str(look.get(name)) for name in PREPROCESSING}
+        return digest_of(self.model, [self.model.config.model_type, said])
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens that a text has, with those for which there is no room."""
+        return len(self.tokenizer(text)["input_ids"])
 
     @torch.no_grad()
     def score(
@@ -110,6 +133,47 @@ class TransformersReranker:
             images=pixels, input_data_format="channels_last", return_tensors="pt"
         )
         return inputs.to(self.device)
+
+    def encode_images_smoothly(
+        self, images: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, "n e"]:
+        """As `encode_images` but for the rounding to 8 bits, so that gradients flow through it.
+
+        Raises:
+            InputError: the model does not take pictures as one tensor of three channels.
+        """
+        look = self.processor
+        if self.model.config.model_type == "siglip2":
+            raise InputError("a SigLIP 2 reads pictures as patches; take a CLIP or SigLIP instead")
+        pixels = images.to(self.device, torch.float32)
+        if look.do_resize:
+            pixels = _resized(pixels, look.size, resample=int(look.resample))
+        if getattr(look, "do_center_crop", False):
+            rows, cols = int(look.crop_size["height"]), int(look.crop_size["width"])
+            top, left = (pixels.shape[2] - rows) // 2, (pixels.shape[3] - cols) // 2
+            pixels = pixels[:, :, top : top + rows, left : left + cols]
+        if look.do_normalize:
+            mean, std = (
+                torch.tensor(list(values), device=self.device).view(3, 1, 1)
+                for values in (look.image_mean, look.image_std)
+            )
+            pixels = (pixels - mean) / std
+        return _unit(self.model.get_image_features(pixel_values=pixels))
+
+
+def _resized(
+    images: Float[Tensor, "n 3 from_height from_width"], size: Any, *, resample: int
+) -> Float[Tensor, "n 3 height width"]:
+    """To a size, or to a shorter side with the aspect kept, by one of Pillow's filters."""
+    height, width = images.shape[2:]
+    if "shortest_edge" in size:
+        short = int(size["shortest_edge"])
+        scale = short / min(height, width)
+        rows, cols = (short if s == min(height, width) else int(s * scale) for s in (height, width))
+    else:
+        rows, cols = int(size["height"]), int(size["width"])
+    mode = {2: "bilinear", 3: "bicubic"}[resample]
+    return F.interpolate(images, size=(rows, cols), mode=mode, antialias=True).clamp(0, 1)
 
 
 def _unit(features: Any) -> Float[Tensor, "n e"]:

@@ -143,6 +143,15 @@ class ImageDecoder(nn.Module):
         """Where the weights are."""
         return self.image_head.weight.device
 
+    @property
+    @abstractmethod
+    def text_vocab(self) -> int:
+        """The `vocab_size` of what turns prompts into conditions."""
+
+    @abstractmethod
+    def no_caption(self, texts: Shaped[Tensor, "p *slots"]) -> Shaped[Tensor, "p *slots"]:
+        """No condition at all, in the shape of `texts`."""
+
     @abstractmethod
     def embed_condition(self, condition: Shaped[Tensor, "b *slots"]) -> Float[Tensor, "b c d"]:
         """What stands before the image, as the transformer reads it."""

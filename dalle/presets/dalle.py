@@ -2,8 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from dalle.presets.decoder import ConditionSettings, DalleModel
 from dalle.presets.settings import (
     DataSettings,
     DeviceName,
@@ -15,30 +16,12 @@ from dalle.presets.settings import (
 )
 
 if TYPE_CHECKING:
+    from dalle.models.clip_gen import ClipGenConfig
     from dalle.models.dalle import DalleConfig
     from dalle.sampling.filters import Sampling
+    from dalle.systems.clip_gen.task import ClipGenObjective
     from dalle.training.dalle_task import DalleObjective
     from dalle.training.settings import TrainConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DalleModel:
-    """Sizes of the transformer; its grid and its codes are the discrete VAE's."""
-
-    depth: int
-    """Layers, each of attention and MLP."""
-    width: int
-    heads: int
-    patterns: tuple[Literal["published", "row", "column", "conv", "full"], ...] = ("published",)
-    """The attention of each layer, one name for each; or `published`."""
-    conv_kernel: int = 11
-    """Side of the conv pattern; 3 for grids below 16 x 16."""
-    dropout: float = 0.0
-    init_gain: float = 0.125
-    """Of the first weights: the published 0.125 for long runs, about 0.5 for a few thousand
-    steps."""
-    embedding_std: float | None = None
-    """Of the first embeddings: None as published, about 0.4 for a few thousand steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +85,7 @@ class DalleRun:
     text: TextSettings
     model: DalleModel
     objective: DalleLearning = field(default_factory=DalleLearning)
+    condition: ConditionSettings = field(default_factory=ConditionSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     optim: OptimSettings
     loop: LoopSettings
@@ -110,23 +94,34 @@ class DalleRun:
         """What the model is built from, for tokenizers with so many entries and such a grid."""
         from dalle.models.dalle import DalleConfig
 
-        model = self.model
-        names = tuple(name for name in model.patterns if name != "published")
         return DalleConfig(
             text_vocab=text_vocab,
-            image_vocab=codes,
             text_slots=self.text.text_slots,
-            rows=grid[0],
-            cols=grid[1],
-            depth=model.depth,
-            width=model.width,
-            heads=model.heads,
-            patterns="published" if model.patterns == ("published",) else names,
-            conv_kernel=model.conv_kernel,
-            dropout=model.dropout,
-            init_gain=model.init_gain,
-            embedding_std=model.embedding_std,
             both_orders=self.objective.caption_order > 0.0,
+            **self.model.sizes(codes=codes, grid=grid),
+        )
+
+    def clip_gen_config(
+        self, *, vector_size: int, codes: int, grid: tuple[int, int]
+    ) -> "ClipGenConfig":
+        """What the model is built from where its condition is a CLIP's vector."""
+        from dalle.models.clip_gen import ClipGenConfig
+
+        return ClipGenConfig(
+            vector_size=vector_size,
+            vector_slots=self.condition.vector_slots,
+            **self.model.sizes(codes=codes, grid=grid),
+        )
+
+    def clip_gen_objective(self) -> "ClipGenObjective":
+        """What the task then minimises."""
+        from dalle.systems.clip_gen.task import ClipGenObjective
+
+        return ClipGenObjective(
+            condition_dropout=self.condition.condition_dropout,
+            embedding_weight=self.condition.embedding_weight,
+            embedding_distance=self.condition.embedding_distance,
+            augment=self.objective.augment,
         )
 
     def objective_config(self) -> "DalleObjective":

@@ -14,19 +14,22 @@ from dalle.checkpoint import (
     MANIFEST,
     RERANKER,
     TEXT_TOKENIZER,
+    LoadedFolder,
     load_folder,
 )
 from dalle.checkpoint.load import resolve_decoder
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
 from dalle.launched import own_device
+from dalle.models.clip_gen import ClipGen
 from dalle.processes import ALONE, Processes
 from dalle.sampling.filters import Sampling
+from dalle.sampling.joint_prompts import load_joint_prompts
 from dalle.sampling.picture import Origin
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.rerank import load_reranker
 from dalle.tokenizers.image import tokenizer_of
-from dalle.tokenizers.kinds import load_text_tokenizer
+from dalle.tokenizers.kinds import PromptTokenizer, load_text_tokenizer
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -97,7 +100,7 @@ def _read(
     decoder: Any = loaded.module.to(kind)  # a `Decoder`, as its kind was checked
     return Pipeline(
         decoder,
-        text_tokenizer=load_text_tokenizer(loaded.path / TEXT_TOKENIZER),
+        text_tokenizer=_prompts(loaded, place),
         image_tokenizer=tokenizer_of(codec.module.float()),
         reranker=None if reranker is None else load_reranker(reranker, place),
         sampling=own_sampling(loaded.extra, loaded.path),
@@ -111,6 +114,13 @@ def _read(
         ),
         processes=processes,
     )
+
+
+def _prompts(loaded: LoadedFolder, device: torch.device) -> PromptTokenizer:
+    """What turns prompts into what the decoder reads."""
+    if isinstance(loaded.module, ClipGen):
+        return load_joint_prompts(loaded.path, device)
+    return load_text_tokenizer(loaded.path / TEXT_TOKENIZER)
 
 
 def _check_same(pipeline: Pipeline, where: str | Path) -> None:

@@ -1,7 +1,7 @@
 """Prompts to ranked pictures, a group of prompts at a time."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from dalle.protocols import Decoder, ImageTokenizer, Reranker
 from dalle.sampling.decode import LaunchShape, Sampled, sample_codes
 from dalle.sampling.drawing import draw, score
 from dalle.sampling.filters import Sampling
+from dalle.sampling.joint_prompts import VectorPrompt
 from dalle.sampling.picture import Made, Origin, Picture, ScoreKind
 from dalle.sampling.request import Request
 from dalle.sampling.rerank import rank
@@ -75,12 +76,12 @@ class _Scored:
 
 
 def paint(
-    parts: Parts, prompts: list[str], seeds: list[int], plan: Plan
+    parts: Parts, prompts: Sequence[str | VectorPrompt], seeds: list[int], plan: Plan
 ) -> Iterator[list[Picture]]:
     """The pictures of each prompt, best first; of several processes, only the main one has any.
 
     Args:
-        prompts: without lone surrogates.
+        prompts: without lone surrogates; or vectors that stand in place of some.
         seeds: of the first picture of each prompt.
     """
     processes, num_samples, launch = parts.processes, plan.request.num_samples, plan.request.launch
@@ -159,8 +160,9 @@ def _score(
 
 
 def _score_kind(parts: Parts, stream: PromptStream, request: Request) -> ScoreKind:
-    # There is nothing in a blank prompt that a picture could be compared with.
-    by_model = parts.reranker is None or request.rank_by == "log_prob" or is_blank(stream.prompt)
+    # There is nothing in a blank prompt that a picture could be compared with, nor in a vector.
+    wordless = is_blank(stream.prompt) or stream.vector is not None
+    by_model = parts.reranker is None or request.rank_by == "log_prob" or wordless
     return "log_prob" if by_model else "clip"
 
 
@@ -200,6 +202,7 @@ def _best(
             # A copy, since a slice would hold the codes of all pictures.
             codes=sampled.codes[i].clone(),
             num_cut=stream.num_cut,
+            vector=stream.vector,
             made=made,
         )
         for i, image in zip(order, images, strict=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 import torch
+from PIL import Image
 
 from dalle.errors import InputError
 from dalle.models.captioning import CaptionDecoder
@@ -14,6 +15,7 @@ from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
 from dalle.sampling.captions import GivenImage, caption_images, encode_images, weigh_captions
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
+from dalle.sampling.joint_prompts import VectorPrompt, joint_prompts
 from dalle.sampling.likelihood import LogLikelihood
 from dalle.sampling.painting import Given, Parts, Plan, paint
 from dalle.sampling.picture import Origin, Picture, PictureRecord
@@ -102,7 +104,7 @@ class Pipeline:
 
     def generate_each(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | VectorPrompt],
         request: Request,
         *,
         seeds: Sequence[int] | None = None,
@@ -111,6 +113,7 @@ class Pipeline:
         """As `generate_many`, one prompt after another, so that no more is held than is used.
 
         Args:
+            prompts: texts; or, of `variation` and `between`, vectors in place of some.
             seeds: the seed of each prompt, in place of the request's one.
         """
         if isinstance(prompts, str):
@@ -129,7 +132,7 @@ class Pipeline:
             given=self._encode_image(request),
             progress=progress,
         )
-        cleaned = [without_surrogates(prompt) for prompt in prompts]
+        cleaned = [p if isinstance(p, VectorPrompt) else without_surrogates(p) for p in prompts]
         return paint(self._parts, cleaned, list(seeds), plan)
 
     def again(self, record: PictureRecord) -> Picture:
@@ -149,8 +152,30 @@ class Pipeline:
         plan = Plan(request=request, sampling=made.sampling, given=given)
         # One picture is nothing to share.
         alone = replace(self._parts, processes=ALONE)
-        [[picture]] = paint(alone, [record.prompt], [record.seed], plan)
+        prompt: str | VectorPrompt = record.prompt
+        if record.vector is not None:
+            prompt = VectorPrompt(said=record.prompt, vector=record.vector)
+        [[picture]] = paint(alone, [prompt], [record.seed], plan)
         return picture
+
+    def variation(self, image: Image.Image | str | Path) -> VectorPrompt:
+        """What stands in place of a prompt for pictures like a given one, of which the largest
+        central part of the model's aspect counts.
+
+        Raises:
+            InputError: the model reads texts alone, or the picture cannot be read.
+        """
+        size = self.image_tokenizer.image_size
+        return joint_prompts(self.text_tokenizer).of_image(image, image_size=size)
+
+    def between(self, first: str, second: str, *, steps: int) -> list[VectorPrompt]:
+        """What stands in place of prompts for pictures on the way from one prompt to another.
+
+        Raises:
+            InputError: the model reads texts alone, or steps is below 2.
+        """
+        first, second = without_surrogates(first), without_surrogates(second)
+        return joint_prompts(self.text_tokenizer).between(first, second, steps=steps)
 
     def complete_text(
         self,

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from dalle.checkpoint import RERANKERS, TEXT_TOKENIZER, load_folder
 from dalle.checkpoint.hub import PATTERNS, download
 from dalle.checkpoint.places import resolve
+from dalle.config import to_json
 from dalle.errors import InputError
 from dalle.json_files import read_json
 from dalle.models.clip_transformers import TransformersReranker
-from dalle.protocols import Reranker
+from dalle.models.fingerprint import digest_of
+from dalle.protocols import JointEmbedder, Reranker
 from dalle.tokenizers.kinds import PromptTokenizer, load_text_tokenizer
 
 IMAGES_AT_ONCE = 64
@@ -40,7 +42,7 @@ class Encoders(Protocol):
 
 
 class ClipReranker:
-    """A `Reranker` by one of our CLIPs: the cosine between picture and text.
+    """A `Reranker` and `JointEmbedder` by one of our CLIPs: vectors, and their cosine.
 
     Args:
         clip: in evaluation mode, on the device that does the work.
@@ -91,19 +93,46 @@ class ClipReranker:
         ]
         return torch.cat(scores)
 
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector."""
+        return int(self.clip.config.embed_dim)
+
     def encode_texts(self, texts: list[str]) -> Float[Tensor, "n e"]:
-        """Unit vectors of texts; what is too long is cut."""
+        """Vectors of unit length; what is too long is cut."""
         streams = [
-            torch.from_numpy(self.tokenizer.encode_stream(t, slots=self.clip.config.text_slots).ids)
-            for t in texts
+            torch.from_numpy(self.tokenizer.encode_stream(text, slots=self._slots).ids)
+            for text in texts
         ]
         return self.clip.encode_text(torch.stack(streams).to(self._device))
 
+    @property
+    def context(self) -> int:
+        """Tokens of a text for which there is room."""
+        return self._slots - 1
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens that a text has, with those for which there is no room."""
+        stream = self.tokenizer.encode_stream(text, slots=self._slots)
+        return stream.num_tokens + stream.num_cut
+
     def encode_images(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
-        """Unit vectors of pictures in [0, 1], of any size: their central part is resized."""
-        height, width = self.clip.config.image_height, self.clip.config.image_width
-        fitted = fit(images.to(self._device, torch.float32), height=height, width=width)
+        """Vectors of unit length, of pictures of any size in [0, 1]; gradients flow through it."""
+        config = self.clip.config
+        pixels = images.to(self._device, torch.float32)
+        fitted = fit(pixels, height=config.image_height, width=config.image_width)
         return self.clip.encode_image(fitted)
+
+    encode_images_smoothly = encode_images
+
+    def fingerprint(self) -> str:
+        """What changes when its weights, its shape or its text tokenizer do."""
+        assert isinstance(self.clip, nn.Module)
+        return digest_of(self.clip, to_json(self.clip.config))
+
+    @property
+    def _slots(self) -> int:
+        return int(self.clip.config.text_slots)
 
     @property
     def _device(self) -> torch.device:
@@ -135,8 +164,14 @@ def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Rera
     if "model_type" in _read_config(folder):
         return TransformersReranker(folder, device=device)
     loaded = load_folder(folder, kind=RERANKERS, device=device)
-    clip: Any = loaded.module  # `Encoders`, as its kind was checked
+    clip: Any = loaded.module.requires_grad_(False)  # `Encoders`, as its kind was checked
     return ClipReranker(clip, load_text_tokenizer(loaded.path / TEXT_TOKENIZER))
+
+
+def load_embedder(where: str | Path, device: str | torch.device = "cpu") -> JointEmbedder:
+    """As `load_reranker`, for the vectors themselves."""
+    embedder: Any = load_reranker(where, device)  # both kinds are embedders too
+    return embedder
 
 
 def rank(scores: Float[Tensor, " n"], keep: int) -> Int[Tensor, " kept"]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dalle.protocols import Batch
+from dalle.training.image_tokens import summed_nll
 
 
 def with_orders(batch: Batch, picture_first: Bool[Tensor, " b"]) -> Batch:
@@ -29,13 +29,6 @@ def with_orders(batch: Batch, picture_first: Bool[Tensor, " b"]) -> Batch:
     }
     tensors = {**batch.tensors, **of_order, "picture_first": picture_first}
     return Batch(tensors=tensors, counts=counts)
-
-
-def summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
-    """Cross entropy over all targets but those of -1, in nats."""
-    return F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
-    )
 
 
 @torch.no_grad()

@@ -17,16 +17,21 @@ from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.folder import write_neighbour
 from dalle.checkpoint.load import model_class
 from dalle.config import to_json
-from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
 from dalle.models.dalle import DalleOutput
-from dalle.pictures import grid
 from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
-from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
 from dalle.tokenizers.kinds import PromptTokenizer
 from dalle.tokenizers.text import LongCaptions, StreamText, TextTokenizer, apply_long_captions
-from dalle.training.caption_order import caption_losses, summed_nll, with_orders
+from dalle.training.caption_order import caption_losses, with_orders
+from dalle.training.image_tokens import (
+    check_sizes,
+    codes_of,
+    draw_samples,
+    drawn_view,
+    summed_nll,
+    view_of,
+)
 from dalle.training.text_targets import family_targets
 
 
@@ -62,6 +67,12 @@ class Neighbours:
     image_tokenizer: Path | nn.Module
     reranker: Path | nn.Module | None = None
 
+    def write(self, folder: Path) -> None:
+        """Put them into the folder of the model."""
+        write_neighbour(folder / IMAGE_TOKENIZER, self.image_tokenizer)
+        if self.reranker:
+            write_neighbour(folder / RERANKER, self.reranker)
+
 
 class DalleTask:
     """A `Task`: next-token prediction over text and image, each mean over its own targets.
@@ -91,17 +102,12 @@ class DalleTask:
         sampling: of the previews, and what the trained model samples with unless told otherwise.
         source: where the weights come from that it starts with, for its config.json.
         """
-        if image_tokenizer.grid != config.layout.grid:
+        check_sizes(config.layout, config.image_vocab, image_tokenizer)
+        if config.text_vocab != text_tokenizer.vocab_size:
             raise ConfigError(
-                f"the image tokenizer has a grid of {image_tokenizer.grid}, the model one of "
-                f"{config.layout.grid}; set rows and cols to the tokenizer's"
+                f"text_vocab is {config.text_vocab}, the tokenizer has "
+                f"{text_tokenizer.vocab_size}; set it to that"
             )
-        for name, mine, theirs in (
-            ("image_vocab", config.image_vocab, image_tokenizer.vocab_size),
-            ("text_vocab", config.text_vocab, text_tokenizer.vocab_size),
-        ):
-            if mine != theirs:
-                raise ConfigError(f"{name} is {mine}, the tokenizer has {theirs}; set it to that")
         self.both_orders = bool(kind == "dalle" and config.both_orders)
         if self.both_orders != (objective.caption_order > 0.0):
             raise ConfigError(
@@ -145,7 +151,7 @@ class DalleTask:
             first = train and bool(said) and random.random() < self.objective.caption_order
             arrays["picture_first"] = np.array(first)
         if isinstance(sample, EncodedSample):
-            view = random.randrange(len(sample.codes)) if train else 0
+            view = drawn_view(sample, random, train=train)
             return {**arrays, "codes": sample.codes[view].astype(np.int64)}
         return {**arrays, "image": self.view(sample, random, train=train)}
 
@@ -173,13 +179,10 @@ class DalleTask:
     def prepare(self, arrays: dict[str, Tensor]) -> Batch:
         """Text and codes, and how many targets of each there are."""
         text = arrays["text"]
-        if "codes" in arrays:
-            codes = arrays["codes"]
-        else:
-            codes = self.image_tokenizer.encode(to_float(arrays["image"]))
+        codes = codes_of(arrays, self.image_tokenizer)
         targets = self._text_targets(text, self.config)
         batch = Batch(
-            tensors={"text": text, "codes": codes.flatten(1), "text_targets": targets},
+            tensors={"text": text, "codes": codes, "text_targets": targets},
             counts={"text": float((targets >= 0).sum()), "image": float(codes.numel())},
         )
         return with_orders(batch, arrays["picture_first"]) if self.both_orders else batch
@@ -246,32 +249,16 @@ class DalleTask:
         """Four samples of each preview prompt, one prompt a row."""
         if not self.preview_prompts:
             return []
-        decoder: Any = model  # a `Decoder`
         slots = self.config.layout.text
         streams = [self.text_tokenizer.encode_stream(p, slots=slots) for p in self.preview_prompts]
-        texts = torch.from_numpy(np.stack([stream.ids for stream in streams])).to(decoder.device)
-        prompt_of = [i for i in range(len(streams)) for _ in range(4)]
-        seeds = [i for _ in streams for i in range(4)]
-        sampled = sample_codes(
-            decoder, texts, prompt_of=prompt_of, seeds=seeds, sampling=self.sampling
-        )
-        pictures = self.image_tokenizer.decode(sampled.codes.to(decoder.device))
+        texts = torch.from_numpy(np.stack([stream.ids for stream in streams]))
         path = folder / "samples.png"
-        grid(pictures, columns=4).save(path)
-        return [path]
+        return [draw_samples(model, texts, self.image_tokenizer, sampling=self.sampling, path=path)]
 
     def export(self, folder: Path) -> dict[str, Any]:
         """Tokenizers, the reranker if there is one, how to sample, where its weights began."""
         self.text_tokenizer.save(folder / TEXT_TOKENIZER)
         if self.neighbours:
-            write_neighbour(folder / IMAGE_TOKENIZER, self.neighbours.image_tokenizer)
-            if self.neighbours.reranker:
-                write_neighbour(folder / RERANKER, self.neighbours.reranker)
+            self.neighbours.write(folder)
         source = {} if self.source is None else {"source": dict(self.source)}
         return {"sampling": to_json(self.sampling), **source}
-
-
-def view_of(sample: Sample, random: Random, *, size: tuple[int, int], augment: bool) -> np.ndarray:
-    """The paper's crop of a picture, or its centre: uint8, height x width x 3."""
-    crop = dalle_augment if augment else lambda image, _, **target: center_crop(image, **target)
-    return crop(sample.image, random, height=size[0], width=size[1])
