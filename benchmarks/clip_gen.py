@@ -99,14 +99,17 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--gap", type=float, default=1.0)
     parser.add_argument("--xi", type=float, nargs="+", default=XI)
+    parser.add_argument("--centred", nargs="+", choices=("no", "yes"), default=("no", "yes"))
     flags = parser.parse_args()
     run = _settings(flags.depth, flags.width, flags.steps)
     parts = _parts(flags.vae, flags.clip, flags.out, pictures=flags.pictures, gap=flags.gap)
     rows: list[dict[str, object]] = list(_chance_rows(flags.prompts))
     rows += _captioned_rows(run, parts, flags.out, pictures=flags.pictures, prompts=flags.prompts)
-    for center in (False, True):
+    for centred in flags.centred:
         for xi in flags.xi:
-            rows += _clip_gen_rows(run, parts, flags.out, xi=xi, center=center, num=flags.prompts)
+            rows += _clip_gen_rows(
+                run, parts, flags.out, xi=xi, center=centred == "yes", num=flags.prompts
+            )
             if flags.json is not None:
                 flags.json.write_text(json.dumps(rows, indent=1) + "\n")
 
