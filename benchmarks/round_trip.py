@@ -3,11 +3,11 @@
     python benchmarks/round_trip.py MODEL OUT [--pictures 60] [--per-candidate 1] [--held-out]
 
 Captions of pictures: three right ones, three of which half of what they say of a thing is wrong,
-and three that are wrong, are painted by MODEL and compared by its CLIP, and, without painting, are
-weighed by its ln p(picture | caption). Pictures of texts: MODEL
-paints nine at a high temperature, a captioner that errs in a part of what it says captions them,
-and the same CLIP compares the texts. What is chosen is judged by what captions say and by the
-reader of pictures, of which the choice knows nothing. A stopped run goes on.
+and three that are wrong. MODEL paints them and its CLIP compares the pictures; and its ln p(picture
+| caption) weighs them without painting. Pictures of texts: MODEL paints nine at a high temperature,
+a captioner that errs in a part of what it says captions them, and the same CLIP compares the texts.
+What is chosen is judged by what captions say, and by the reader of pictures, of which the choice
+knows nothing. A stopped run goes on.
 """
 
 import argparse
@@ -186,9 +186,11 @@ def main() -> None:
     assert model.reranker is not None, "the model needs a CLIP"
     similarity = similarity_of(model.reranker, space="projected")
     known, erring, truth = KnownCaptioner(source), ErringCaptioner(flags.errors), ShapesJudge()
-    painter = PipelineGenerator(model)
-    hot = PipelineGenerator(model, request=Request(temperature=flags.hot, guidance=1.0))
     number, each = 3 * OF_EACH, flags.per_candidate
+    painter = PipelineGenerator(model, request=Request(launch=number * each))
+    hot = PipelineGenerator(
+        model, request=Request(temperature=flags.hot, guidance=1.0, launch=number)
+    )
 
     def chosen_caption(image: Image.Image, seed: int) -> Choice[CaptionCandidate]:
         return choose_caption(
