@@ -98,6 +98,12 @@ COMMANDS = (
         run="dalle.cli.reconstruct_evaluate:run",
     ),
     Command(
+        name="evaluate",
+        does="how good a model is, in numbers; two evaluations side by side",
+        flags="dalle.cli.evaluate:EvaluateCommand",
+        run="dalle.cli.evaluate:run",
+    ),
+    Command(
         name="data inspect",
         does="look through a data set before it is trained on",
         flags="dalle.cli.data_inspect:DataInspectCommand",
