@@ -1,13 +1,14 @@
 """The round trip on the built-in pictures: how right is what is chosen, beside the mean and chance.
 
     python benchmarks/round_trip.py MODEL OUT [--pictures 60] [--per-candidate 1] [--held-out]
+        [--writer MODEL_OF_BOTH_ORDERS]
 
 Captions of pictures: three right ones, three of which half of what they say of a thing is wrong,
-and three that are wrong, are painted by MODEL and compared by its CLIP, and, without painting, are
-weighed by its ln p(picture | caption). Pictures of texts: MODEL
-paints nine at a high temperature, a captioner that errs in a part of what it says captions them,
-and the same CLIP compares the texts. What is chosen is judged by what captions say and by the
-reader of pictures, of which the choice knows nothing. A stopped run goes on.
+and three that are wrong. MODEL paints them and its CLIP compares the pictures; and its ln p(picture
+| caption) weighs them without painting. Pictures of texts: MODEL paints nine at a high temperature,
+a captioner that errs in a part of what it says captions them, and the same CLIP compares the texts.
+What is chosen is judged by what captions say, and by the reader of pictures, of which the choice
+knows nothing. With --writer that model writes all captions. A stopped run goes on.
 """
 
 import argparse
@@ -53,13 +54,15 @@ from dalle.systems.round_trip.choose import (
 )
 from dalle.systems.round_trip.curve import curves
 from dalle.systems.round_trip.evaluate import (
+    Take,
     caption_trip,
     measures,
     picture_trip,
     table,
     trips,
 )
-from dalle.systems.round_trip.ours import PipelineGenerator, PipelineScorer
+from dalle.systems.round_trip.ours import PipelineCaptioner, PipelineGenerator, PipelineScorer
+from dalle.systems.round_trip.parts import Captioner
 from dalle.systems.round_trip.similarity import similarity_of
 from dalle.systems.round_trip.trips import append, begin
 
@@ -169,31 +172,27 @@ def _share(scene: Scene, reading: Reading) -> float:
     return sum(getattr(verdict, name) for name in ATTRIBUTES) / len(ATTRIBUTES)
 
 
-def main() -> None:
-    """Take the pictures through, and print a table of each direction."""
-    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    parser.add_argument("model")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--pictures", type=int, default=60)
-    parser.add_argument("--per-candidate", type=int, default=1)
-    parser.add_argument("--errors", type=float, default=0.25)
-    parser.add_argument("--hot", type=float, default=2.0, help="temperature of the text's pictures")
-    parser.add_argument("--held-out", action="store_true")
-    flags = parser.parse_args()
-    model = dalle.load(flags.model, device="cpu")
-    size = model.image_tokenizer.image_size[0]
-    source = ShapesSource(flags.pictures, size=size, seed=77, held_out=flags.held_out)
+def directions(
+    model: dalle.Pipeline, source: ShapesSource, flags: argparse.Namespace
+) -> dict[str, Take]:
+    """What is done with each sample: captions by painting, captions by weighing, pictures."""
     assert model.reranker is not None, "the model needs a CLIP"
     similarity = similarity_of(model.reranker, space="projected")
-    known, erring, truth = KnownCaptioner(source), ErringCaptioner(flags.errors), ShapesJudge()
-    painter = PipelineGenerator(model)
-    hot = PipelineGenerator(model, request=Request(temperature=flags.hot, guidance=1.0))
+    of_pictures: Captioner = KnownCaptioner(source)
+    of_painted: Captioner = ErringCaptioner(flags.errors)
+    if flags.writer is not None:
+        writer = dalle.load(flags.writer, device="cpu")
+        of_pictures = of_painted = PipelineCaptioner(writer, top_p=None)
     number, each = 3 * OF_EACH, flags.per_candidate
+    painter = PipelineGenerator(model, request=Request(launch=number * each))
+    hot = PipelineGenerator(
+        model, request=Request(temperature=flags.hot, guidance=1.0, launch=number)
+    )
 
     def chosen_caption(image: Image.Image, seed: int) -> Choice[CaptionCandidate]:
         return choose_caption(
             image,
-            captioner=known,
+            captioner=of_pictures,
             generator=painter,
             similarity=similarity,
             num_candidates=number,
@@ -204,26 +203,44 @@ def main() -> None:
     def weighed_caption(image: Image.Image, seed: int) -> Choice[CaptionCandidate]:
         scorer = PipelineScorer(model)
         return choose_caption_by_score(
-            image, captioner=known, scorer=scorer, num_candidates=number, seed=seed
+            image, captioner=of_pictures, scorer=scorer, num_candidates=number, seed=seed
         )
 
     def chosen_picture(text: str, seed: int) -> Choice[PictureCandidate]:
         return choose_picture(
             text,
             generator=hot,
-            captioner=erring,
+            captioner=of_painted,
             similarity=similarity,
             num_candidates=number,
             num_captions=each,
             seed=seed,
         )
 
-    takes = {
+    truth = ShapesJudge()
+    return {
         "image": caption_trip(chosen_caption, truth),
         "image-log-prob": caption_trip(weighed_caption, truth),
         "text": picture_trip(chosen_picture, truth),
     }
-    for task, take in takes.items():
+
+
+def main() -> None:
+    """Take the pictures through, and print a table of each direction."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--writer", help="a model of both orders, which writes all captions")
+    parser.add_argument("--pictures", type=int, default=60)
+    parser.add_argument("--per-candidate", type=int, default=1)
+    parser.add_argument("--errors", type=float, default=0.25)
+    parser.add_argument("--hot", type=float, default=2.0, help="temperature of the text's pictures")
+    parser.add_argument("--held-out", action="store_true")
+    flags = parser.parse_args()
+    model = dalle.load(flags.model, device="cpu")
+    size = model.image_tokenizer.image_size[0]
+    source = ShapesSource(flags.pictures, size=size, seed=77, held_out=flags.held_out)
+    for task, take in directions(model, source, flags).items():
         out = flags.out / task
         said = {name: str(value) for name, value in vars(flags).items()}
         made = begin(out, {**said, "model_hash": model.origin.model_hash})

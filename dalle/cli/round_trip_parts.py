@@ -62,8 +62,8 @@ class TripSettings:
     top_k: int | None = None
     top_p: float | None = None
     guidance: float | None = None
-    launch: int = 32
-    """How many pictures are sampled at once."""
+    launch: int | None = None
+    """How many pictures are sampled at once; None: those of one round trip, at most 32."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -201,13 +201,16 @@ def _generator(
     from dalle.sampling.request import Request
     from dalle.systems.round_trip.ours import PipelineGenerator
 
+    launch = settings.launch
+    if launch is None:  # a launch that is not full takes as long
+        launch = min(32, max(1, settings.candidates * settings.per_candidate))
     request = Request(
         seed=settings.seed,
         temperature=settings.temperature,
         top_k=settings.top_k,
         top_p=settings.top_p,
         guidance=settings.guidance,
-        launch=settings.launch,
+        launch=launch,
     )
     request.sampling(pipeline.sampling)  # refuses wrong numbers before anything is computed
     return PipelineGenerator(pipeline, request=request, progress=progress)

@@ -15,6 +15,7 @@ import dalle
 from dalle.cli import main
 from dalle.data.shapes import ShapesSource
 from dalle.evaluation.caption_metrics import cider_d
+from dalle.evaluation.chart import SIZE
 from dalle.picture_files import open_image
 from dalle.sampling.rerank import ClipReranker
 from dalle.systems.round_trip import report
@@ -307,7 +308,7 @@ def test_every_reference_counts_and_ranks_are_by_similarity(
     assert results["CIDEr-D"]["by_rank"][0]["value"] == pytest.approx(expected)
     assert len(results["CIDEr-D"]["by_rank"]) == 3
     with Image.open(out / "by-rank.png") as curves:
-        assert curves.width == 3 * 420
+        assert curves.width == 3 * SIZE[0]
 
 
 def test_damaged_pictures_are_left_out_and_counted(
