@@ -24,8 +24,8 @@ from dalle.errors import ConfigError, InputError
 from dalle.sampling.picture import Picture, create, png_bytes
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.request import Request
-from dalle.sampling.streams import PromptCutWarning
 from dalle.sampling.rerank import rank
+from dalle.sampling.streams import PromptCutWarning
 
 FOLDER = "samples"
 LINES = "samples.jsonl"
