@@ -104,7 +104,8 @@ def real_rows(work: Work) -> Iterator[Row]:
         yield from _caption_rows(work, REAL, texts, images, judged=False)
     network = work.judges.network
     if network is not None and network.class_logits is not None:
-        yield from _inception_rows(work, REAL, real_features(work, network), judged=False)
+        real = real_features(work, network)
+        yield from _inception_rows(work, REAL, real, suffix=", blur 0", judged=False)
 
 
 def generated_rows(work: Work, drawn: list[Drawn]) -> Iterator[Row]:
@@ -113,9 +114,6 @@ def generated_rows(work: Work, drawn: list[Drawn]) -> Iterator[Row]:
     last = work.protocol.best_of[-1]
     if network is not None:
         yield from _distance_rows(work, network, drawn)
-        generated = generated_features(work, network, drawn, best_of=last)
-        if network.class_logits is not None:
-            yield from _inception_rows(work, GENERATED, generated)
     if clip is not None and encoders is not None:
         real = real_features(work, clip).whole()
         images = generated_features(work, clip, drawn, best_of=last).whole()
@@ -139,8 +137,7 @@ def best_of_rows(work: Work, drawn: list[Drawn]) -> Iterator[Row]:
             found = generated_features(work, network, drawn, best_of=n)
             fid = frechet_distance(real, moments(found.parts()))
             yield row(BEST_OF, f"FID, {of}", fid, count=count, by=network.label, better="lower")
-            if network.class_logits is not None:
-                yield from _inception_rows(work, BEST_OF, found, suffix=f", {of}")
+            yield from _inception_rows(work, BEST_OF, found, suffix=f", {of}")
         if clip is not None and texts is not None:
             images = generated_features(work, clip, drawn, best_of=n).whole()
             mean = estimate(cosines(texts, images))
@@ -154,6 +151,7 @@ def _distance_rows(work: Work, network: FeatureNetwork, drawn: list[Drawn]) -> I
         found = generated_features(work, network, drawn, best_of=last, blur=blur)
         fid = frechet_distance(real, moments(found.parts()))
         yield row(GENERATED, f"FID, blur {blur:g}", fid, count=count, by=by, better="lower")
+        yield from _inception_rows(work, GENERATED, found, suffix=f", blur {blur:g}")
     real_all = real_features(work, network).whole()
     all_ = generated_features(work, network, drawn, best_of=last).whole()
     yield row(GENERATED, "KID", kid(real_all, all_), count=count, by=by, better="lower")
@@ -171,10 +169,11 @@ def _distance_rows(work: Work, network: FeatureNetwork, drawn: list[Drawn]) -> I
 
 
 def _inception_rows(
-    work: Work, section: str, features: Features, *, suffix: str = "", judged: bool = True
+    work: Work, section: str, features: Features, *, suffix: str, judged: bool = True
 ) -> Iterator[Row]:
     network = work.judges.network
-    assert network is not None and network.class_logits is not None
+    if network is None or network.class_logits is None:
+        return
     logits = torch.cat([network.class_logits(part) for part in features.parts()])
     if len(logits) >= work.protocol.splits:
         score = inception_score(logits, splits=work.protocol.splits)
