@@ -44,6 +44,7 @@ class TransformersReranker:
             model_types=MODEL_TYPES,
             what="a CLIP",
             purpose="reranking",
+            attention="sdpa",
             device=device,
         )
         self.model, self.tokenizer, self.processor = parts.model, parts.tokenizer, parts.processor

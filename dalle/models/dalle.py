@@ -6,13 +6,14 @@ Source: arXiv 2102.12092, section 2.2 and appendix B.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dalle.errors import ConfigError
+from dalle.errors import ConfigError, InputError
 from dalle.layout import StreamLayout
 from dalle.models.image_decoder import ImageDecoder, ImageDecoderConfig, at_least_one
 from dalle.nn.cache import Cache, TextStep
+from dalle.nn.orders import BothOrders
 from dalle.nn.precision import logits
 
 
@@ -24,6 +25,8 @@ class DalleConfig(ImageDecoderConfig):
     """Entries of the text tokenizer."""
     text_slots: int = 256
     """The start token, at most text_slots - 1 text tokens, and pads."""
+    both_orders: bool = False
+    """Whether the model also reads a picture first and then writes its caption. Not published."""
 
     def __post_init__(self) -> None:
         at_least_one("text_vocab", self.text_vocab)
@@ -66,6 +69,9 @@ class Dalle(ImageDecoder):
         self.text_embedding = nn.Embedding(config.text_vocab + config.text_slots, width)
         self.text_position = nn.Embedding(config.text_slots, width)
         self.text_head = nn.Linear(width, config.text_vocab + 1)
+        self.both_orders: BothOrders | None = None
+        if config.both_orders:
+            self.both_orders = BothOrders(width=width, patterns=self.patterns, layout=self.layout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -73,6 +79,8 @@ class Dalle(ImageDecoder):
         nn.init.zeros_(self.text_head.weight)
         nn.init.zeros_(self.text_head.bias)
         self.reset_image_half(self.text_embedding, self.image_embedding, self.text_position)
+        if self.both_orders is not None:
+            nn.init.normal_(self.both_orders.marks, std=self.first_std)
 
     @property
     def text_vocab(self) -> int:
@@ -94,14 +102,24 @@ class Dalle(ImageDecoder):
         ids = torch.arange(self.layout.text, device=texts.device) + self.config.text_vocab
         return ids.expand(texts.shape)
 
-    def forward(self, text: Int[Tensor, "b text"], codes: Int[Tensor, "b image"]) -> DalleOutput:
+    def forward(
+        self,
+        text: Int[Tensor, "b text"],
+        codes: Int[Tensor, "b image"],
+        picture_first: Bool[Tensor, " b"] | None = None,
+    ) -> DalleOutput:
         """Logits of every next token, given all tokens before it.
 
         Args:
             text: ids of the text slots, 0 <= id < text_vocab + text_slots.
             codes: the picture's codes in raster order, 0 <= code < image_vocab.
+            picture_first: for a model of both orders, the rows whose text is given the whole
+                picture; their image logits mean nothing. None: the text is first in all rows.
         """
-        hidden = self.run_stream(text, codes)
+        if picture_first is None:
+            hidden = self.run_stream(text, codes)
+        else:
+            hidden = self._run_both_orders(text, codes, picture_first)
         split = self.layout.image_start
         return DalleOutput(
             text=self._text_logits(hidden[:, : split - 1]),
@@ -121,6 +139,21 @@ class Dalle(ImageDecoder):
         is_pad = condition > self.config.text_vocab
         position = self.text_position.weight[: condition.shape[1]]
         return self.text_embedding(condition) + position.masked_fill(is_pad.unsqueeze(-1), 0.0)
+
+    def _run_both_orders(
+        self,
+        text: Int[Tensor, "b text"],
+        codes: Int[Tensor, "b image"],
+        picture_first: Bool[Tensor, " b"],
+    ) -> Float[Tensor, "b stream d"]:
+        if self.both_orders is None:
+            raise InputError("the model reads text first only; build it with both_orders")
+        start = codes.new_full((codes.shape[0], 1), self.start_of_image)
+        inputs = torch.cat([start, codes[:, :-1]], dim=1)
+        inputs = torch.where(picture_first.unsqueeze(1), codes, inputs)
+        embedded = torch.cat([self.embed_condition(text), self._embed_image(inputs)], dim=1)
+        embedded = embedded + self.both_orders.mark(picture_first)
+        return self.run(embedded, self.both_orders.attend(picture_first))
 
     def _text_logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:
         return logits(hidden, self.text_head.weight, self.text_head.bias)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -35,6 +35,7 @@ def load_parts(
     model_types: Sequence[str],
     what: str,
     purpose: str,
+    attention: Literal["sdpa", "eager"],
     device: str | torch.device,
 ) -> Parts:
     """Read a model with its tokenizer and its image processor.
@@ -46,6 +47,7 @@ def load_parts(
         model_types: which are taken.
         what: it is to be, for messages: "a CLIP".
         purpose: what it is for, for messages: "reranking".
+        attention: which of the library's own executions runs; some models have but the plain one.
         device: where the model goes.
 
     Raises:
@@ -66,7 +68,7 @@ def load_parts(
         if getattr(config, "quantization_config", None):
             raise ValueError("it is quantized")
         # Its own choice, in it or in one of its parts, may be a kernel on the hub: code.
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = attention
         model, found = getattr(transformers, loader).from_pretrained(
             name, config=config, use_safetensors=True, output_loading_info=True, **LOCAL
         )

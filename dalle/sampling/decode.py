@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dalle.errors import InputError
 from dalle.nn.linear import weights_kept
-from dalle.protocols import Decoder, TextDecoder
+from dalle.protocols import Decoder
 from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
 
 
@@ -51,7 +51,7 @@ class LaunchShape:
 
 
 @dataclass(frozen=True, slots=True)
-class _Launch:
+class Launch:
     """Pictures that are sampled together, ordered prompt by prompt."""
 
     prompts: list[int]
@@ -106,7 +106,7 @@ def sample_codes(
         )
     codes = torch.empty(len(seeds), layout.image, dtype=torch.long)
     log_prob = torch.empty(len(seeds))
-    mine = list(_launches(prompt_of, launch))[share[0] :: share[1]]
+    mine = list(launches(prompt_of, launch))[share[0] :: share[1]]
     pictures = torch.tensor(sorted({i for group in mine for i in group.pictures}), dtype=torch.long)
     tell = _for_everyone(progress, own=len(pictures), everyone=len(seeds))
     for group in mine:
@@ -141,7 +141,7 @@ def _for_everyone(
     return tell
 
 
-def _launches(prompt_of: list[int], launch: int) -> Iterator[_Launch]:
+def launches(prompt_of: list[int], launch: int) -> Iterator[Launch]:
     """Split pictures into launches of `launch` pictures, each with as many samples of every
     prompt in it as of any other, filling up by repetition."""
     if not prompt_of:
@@ -160,7 +160,7 @@ def _launches(prompt_of: list[int], launch: int) -> Iterator[_Launch]:
     for i in range(0, len(chunks), shape.prompts):
         group = chunks[i : i + shape.prompts]
         group += [group[-1]] * (shape.prompts - len(group))
-        yield _Launch([prompt for prompt, _ in group], [p for _, chunk in group for p in chunk])
+        yield Launch([prompt for prompt, _ in group], [p for _, chunk in group for p in chunk])
 
 
 def _sample_launch(
@@ -205,48 +205,3 @@ def _sample_launch(
             log_prob += torch.where(keep[p], 0.0, chosen)
             progress(1)
     return codes, log_prob
-
-
-@torch.inference_mode()
-def complete_text(
-    model: TextDecoder, ids: list[int], *, seeds: list[int], sampling: Sampling
-) -> list[list[int]]:
-    """Go on with a text, once for each seed, until the model ends it or its slots are full.
-
-    Args:
-        ids: tokens of the beginning, without the start; cut to the slots there are.
-        sampling: guidance has no meaning here and must be 1.
-
-    Returns:
-        For each seed all tokens, those given included, without start and end.
-    """
-    if sampling.guidance != 1.0:
-        raise InputError(
-            f"guidance is {sampling.guidance}; completing text has no guidance, take 1"
-        )
-    if not seeds:
-        return []
-    slots, count = model.layout.text, len(seeds)
-    device = model.device
-    stream = [model.start_of_text, *ids][:slots]
-    known = torch.tensor(stream, device=device).expand(count, -1)
-    cache = model.new_cache(prompts=count, samples=1)
-    empty = known.new_empty((count, 0))
-    if len(stream) > 1:
-        model.prefill(known[:, :-1], empty, cache)
-    uniform = uniform_table(seeds, slots).to(device)
-    last, drawn = known[:, -1], []
-    with weights_kept():
-        for slot in range(len(stream) - 1, slots - 1):
-            last = draw_token(model.text_step(last, slot, cache), uniform[slot], sampling)
-            drawn.append(last)
-            ended = torch.stack(drawn, dim=1).eq(model.end_of_text).any(dim=1)
-            if bool(ended.all()):
-                break
-            # What an ended row goes on with is cut off below; its input must only be a token.
-            last = last.clamp(max=model.end_of_text - 1)
-    continued = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in seeds]
-    return [
-        stream[1:] + (row[: row.index(model.end_of_text)] if model.end_of_text in row else row)
-        for row in continued
-    ]

@@ -99,7 +99,7 @@ def test_pictures_lie_in_the_same_launches_whatever_the_number_of_processes(
             at_once = painting._prompts_at_once(num_samples, launch, processes)
             prompts = range(start, min(start + at_once, num_prompts))
             prompt_of = [prompt for prompt in prompts for _ in range(num_samples)]
-            for one in decode._launches(prompt_of, launch):
+            for one in decode.launches(prompt_of, launch):
                 launches.append([start * num_samples + picture for picture in one.pictures])
             start += at_once
         of_one = of_one or launches
