@@ -48,7 +48,7 @@ def chart(
         value = low + (high - low) * step / STEPS
         y = point(0, value)[1]
         draw.line((LEFT, y, SIZE[0] - RIGHT, y), fill=LINE)
-        draw.text((LEFT - 8, y), f"{value:.3g}", PALE, font=small, anchor="rm")
+        draw.text((LEFT - 8, y), f"{value:.4g}", PALE, font=small, anchor="rm")
     for place, label in enumerate(places):
         x = point(place, low)[0]
         draw.text((x, SIZE[1] - BOTTOM + 8), label, PALE, font=small, anchor="ma")

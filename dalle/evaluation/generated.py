@@ -104,7 +104,8 @@ def real_rows(work: Work) -> Iterator[Row]:
         yield from _caption_rows(work, REAL, texts, images, judged=False)
     network = work.judges.network
     if network is not None and network.class_logits is not None:
-        yield from _inception_rows(work, REAL, real_features(work, network), judged=False)
+        real = real_features(work, network)
+        yield from _inception_rows(work, REAL, real, suffix=", blur 0", judged=False)
 
 
 def generated_rows(work: Work, drawn: list[Drawn]) -> Iterator[Row]:
@@ -113,17 +114,13 @@ def generated_rows(work: Work, drawn: list[Drawn]) -> Iterator[Row]:
     last = work.protocol.best_of[-1]
     if network is not None:
         yield from _distance_rows(work, network, drawn)
-        generated = generated_features(work, network, drawn, best_of=last)
-        if network.class_logits is not None:
-            yield from _inception_rows(work, GENERATED, generated)
     if clip is not None and encoders is not None:
         real = real_features(work, clip).whole()
         images = generated_features(work, clip, drawn, best_of=last).whole()
         value = cmmd(real, images)
-        by, half = clip.label, len(real) // 2
-        yield row(GENERATED, "CMMD", value, count=len(images), by=by, better="lower")
-        floor = cmmd(real[0::2], real[1::2])
-        yield row(GENERATED, "CMMD, real halves against each other", floor, count=half, by=by)
+        yield row(GENERATED, "CMMD", value, count=len(images), by=clip.label, better="lower")
+        for name, (a, b) in _halves(real, images).items():
+            yield row(GENERATED, f"CMMD, {name}", cmmd(a, b), count=len(a), by=clip.label)
         texts = text_features(work, encoders)
         yield from _caption_rows(work, GENERATED, texts, images, judged=True)
 
@@ -139,8 +136,7 @@ def best_of_rows(work: Work, drawn: list[Drawn]) -> Iterator[Row]:
             found = generated_features(work, network, drawn, best_of=n)
             fid = frechet_distance(real, moments(found.parts()))
             yield row(BEST_OF, f"FID, {of}", fid, count=count, by=network.label, better="lower")
-            if network.class_logits is not None:
-                yield from _inception_rows(work, BEST_OF, found, suffix=f", {of}")
+            yield from _inception_rows(work, BEST_OF, found, suffix=f", {of}")
         if clip is not None and texts is not None:
             images = generated_features(work, clip, drawn, best_of=n).whole()
             mean = estimate(cosines(texts, images))
@@ -154,27 +150,40 @@ def _distance_rows(work: Work, network: FeatureNetwork, drawn: list[Drawn]) -> I
         found = generated_features(work, network, drawn, best_of=last, blur=blur)
         fid = frechet_distance(real, moments(found.parts()))
         yield row(GENERATED, f"FID, blur {blur:g}", fid, count=count, by=by, better="lower")
+        yield from _inception_rows(work, GENERATED, found, suffix=f", blur {blur:g}")
     real_all = real_features(work, network).whole()
     all_ = generated_features(work, network, drawn, best_of=last).whole()
     yield row(GENERATED, "KID", kid(real_all, all_), count=count, by=by, better="lower")
-    one, two = real_all[0::2], real_all[1::2]
-    half = min(len(two), count // 2)
+    for name, (a, b) in _halves(real_all, all_).items():
+        fid = frechet_distance(moments([a]), moments([b]))
+        yield row(GENERATED, f"FID, {name}", fid, count=len(a), by=by)
+        yield row(GENERATED, f"KID, {name}", kid(a, b), count=len(a), by=by)
+
+
+def _halves(
+    real: Float[Tensor, "n d"], generated: Float[Tensor, "m d"]
+) -> dict[str, tuple[Float[Tensor, "half d"], Float[Tensor, "half d"]]]:
+    """Real against real pictures, and generated ones of other captions, at equal numbers.
+
+    The generated pictures are of the real ones' captions, so that a whole set is nearer to the
+    other than an independent one could be.
+    """
+    half = min(len(real), len(generated)) // 2
     if half < 2:
-        return
-    # At equal numbers, as FID depends on them: half of the pictures against the other real half.
-    a, b, c = (moments([part[:half]]) for part in (one, two, all_[1::2]))
-    for name, other in (("real", b), ("generated", c)):
-        value = frechet_distance(a, other)
-        yield row(GENERATED, f"FID, {name} half against real half", value, count=half, by=by)
-    floor = kid(one, two)
-    yield row(GENERATED, "KID, real halves against each other", floor, count=half, by=by)
+        return {}
+    first, second, drawn = real[0::2][:half], real[1::2][:half], generated[1::2][:half]
+    return {
+        "real half against real half": (first, second),
+        "generated half against real half": (first, drawn),
+    }
 
 
 def _inception_rows(
-    work: Work, section: str, features: Features, *, suffix: str = "", judged: bool = True
+    work: Work, section: str, features: Features, *, suffix: str, judged: bool = True
 ) -> Iterator[Row]:
     network = work.judges.network
-    assert network is not None and network.class_logits is not None
+    if network is None or network.class_logits is None:
+        return
     logits = torch.cat([network.class_logits(part) for part in features.parts()])
     if len(logits) >= work.protocol.splits:
         score = inception_score(logits, splits=work.protocol.splits)

@@ -48,9 +48,9 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def fingerprint_of(reranker: Reranker | None) -> str | None:
-    """Of a CLIP that ranks pictures; None where there is none, or none that has weights."""
-    module: Any = getattr(reranker, "clip", None) or getattr(reranker, "model", None)
+def fingerprint_of(clip: Reranker | None) -> str | None:
+    """Of a CLIP that ranks or conditions; None where there is none, or none that has weights."""
+    module: Any = getattr(clip, "clip", None) or getattr(clip, "model", None)
     return fingerprint(module) if isinstance(module, nn.Module) else None
 
 

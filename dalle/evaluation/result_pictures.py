@@ -1,5 +1,6 @@
 """Results to look at: the best, the middle and the worst pictures, and curves."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,9 +104,7 @@ def _sheet(
     return contact_sheet(bands)
 
 
-def _lines(caption: str) -> tuple[str, str]:
-    """The beginning of a caption in two short lines."""
-    said = printable(caption)
-    second = said[LINE_LENGTH : 2 * LINE_LENGTH]
-    more = "..." if len(said) > 2 * LINE_LENGTH else ""
-    return said[:LINE_LENGTH], f"{second[: LINE_LENGTH - 3]}{more}" if more else second
+def _lines(caption: str) -> tuple[str, ...]:
+    """The beginning of a caption in at most two short lines."""
+    lines = textwrap.wrap(printable(caption), LINE_LENGTH, max_lines=2, placeholder=" ...")
+    return tuple(lines)

@@ -67,17 +67,25 @@ class Evaluation:
 
 
 def check_judges(pipeline: Pipeline, protocol: Protocol, judges: Judges) -> None:
-    """That whoever judges has not chosen.
+    """That whoever judges has neither chosen the pictures nor conditioned the model.
 
     Raises:
-        ConfigError: the CLIP that judges is the one that ranks.
+        ConfigError: the CLIP that judges is the one that ranks, or whose vectors are the prompts.
     """
-    ranker = fingerprint_of(pipeline.reranker)
-    if protocol.samples > 1 and judges.clip is not None and judges.clip.fingerprint == ranker:
-        raise ConfigError(
-            f"the CLIP that judges is the one that chooses among {protocol.samples} pictures "
-            f"({ranker}): its scores would be of its own choice; give another one as --judge"
-        )
+    if judges.clip is None:
+        return
+    ranker = pipeline.reranker if protocol.samples > 1 else None
+    # A model that is conditioned on a CLIP's vectors has it in what reads its prompts.
+    conditioner = getattr(pipeline.text_tokenizer, "embedder", None)
+    for other, does in (
+        (ranker, f"chooses among {protocol.samples} pictures"),
+        (conditioner, "turns the captions into the model's condition"),
+    ):
+        if fingerprint_of(other) == judges.clip.fingerprint:
+            raise ConfigError(
+                f"the CLIP that judges ({judges.clip.fingerprint}) is the one that {does}: its "
+                "scores would be of its own work; give another one as --judge"
+            )
 
 
 def begin(evaluation: Evaluation) -> None:

@@ -11,17 +11,24 @@ import pytest
 import torch
 from PIL import Image
 
+import dalle
 from dalle.checkpoint import save_model_folder
 from dalle.cli import main
+from dalle.errors import ConfigError
 from dalle.evaluation import samples
+from dalle.evaluation.generated import Judges
 from dalle.evaluation.inception_v3 import InceptionV3
+from dalle.evaluation.networks import clip_network, load_encoders
+from dalle.evaluation.protocol import Protocol
 from dalle.evaluation.report import Report, read_report, write_report
+from dalle.evaluation.run import check_judges
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.rerank import ClipReranker
 from dalle.tokenizers.image import DvaeTokenizer
 from tests.fakes import CAPTIONS, tiny_clip, tiny_dalle, tiny_dvae, tiny_text_tokenizer
 
 NUM = 24
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +160,29 @@ def test_a_folder_of_another_evaluation_is_refused(home, ranked, capsys):
 def test_the_clip_that_ranks_may_not_judge(home, capsys):
     own = str(home / "model" / "reranker")
     assert evaluate(home, "same", "--samples", "2", "--judge", own) == 2
-    assert "its scores would be of its own choice" in capsys.readouterr().err
+    assert "is the one that chooses among 2 pictures" in capsys.readouterr().err
     assert evaluate(home, "same", "--samples", "2") == 2
     assert "there is nothing to judge pictures by" in capsys.readouterr().err
     # A copy under another name is the same, and where nothing is ranked it may.
     shutil.copytree(own, home / "copy")
     assert evaluate(home, "same", "--samples", "2", "--judge", str(home / "copy")) == 2
     assert evaluate(home, "single", "--captions", "12", "--parts", "real") == 0
+
+
+def test_the_clip_that_conditions_may_not_judge(home):
+    class VectorTokenizer:
+        def __init__(self, embedder: ClipReranker) -> None:
+            self.embedder = embedder
+
+    pipeline = dalle.load(home / "model", device="cpu")
+    clips = [load_encoders(home / name, CPU) for name in ("judge", "judge", "model/reranker")]
+    judges = Judges(network=None, clip=clip_network(clips[0], "judge"), encoders=clips[0])
+    check_judges(pipeline, Protocol(), judges)
+    pipeline.text_tokenizer = VectorTokenizer(clips[1])
+    with pytest.raises(ConfigError, match="turns the captions into the model's condition"):
+        check_judges(pipeline, Protocol(), judges)
+    pipeline.text_tokenizer = VectorTokenizer(clips[2])
+    check_judges(pipeline, Protocol(samples=1), judges)
 
 
 def test_likelihood_and_reconstruction_need_no_judge(home):
