@@ -110,6 +110,8 @@ def measure_step(
         module = task.build()
         if isinstance(module, Dalle):
             module._whole_stream = _GpuStream(module) if on == "gpu" else _cpu_stream(module)
+            if module.both_orders is not None and on == "gpu":
+                module.both_orders.form = _on_gpu
         if recompute:
             recompute_layers(module)
         if precision in TYPES:
