@@ -80,8 +80,8 @@ class CaptionDecoder:
 
     def prefill(self, codes: Int[Tensor, "pictures image"], cache: Cache) -> None:
         """Fill the cache with the pictures, which all captions of each share."""
-        embedded = self.model._embed_image(codes) + self.orders.marks[IMAGE]
-        self.model._run(embedded, _ReadPicture(cache, self._masks))
+        embedded = self.model.embed_image(codes) + self.orders.marks[IMAGE]
+        self.model.run(embedded, _ReadPicture(cache, self._masks))
 
     def step(
         self, ids: Int[Tensor, " b"], slot: Int[Tensor, ""], cache: Cache
@@ -93,7 +93,7 @@ class CaptionDecoder:
         model = self.model
         embedded = model.text_embedding(ids) + model.text_position(slot)
         embedded = embedded + self.orders.marks[TEXT]
-        hidden = model._run(embedded.unsqueeze(1), ImageStep(cache, slot))
+        hidden = model.run(embedded.unsqueeze(1), ImageStep(cache, slot))
         return logits(hidden[:, 0], model.text_head.weight, model.text_head.bias)
 
 

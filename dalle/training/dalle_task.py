@@ -129,7 +129,7 @@ class DalleTask:
             return None
         arrays = {"text": text}
         if self.config.both_orders:
-            said = text[1] <= self.config.text_vocab
+            said = text[1] < self.config.text_vocab
             first = train and bool(said) and random.random() < self.objective.caption_order
             arrays["picture_first"] = np.array(first)
         if isinstance(sample, EncodedSample):

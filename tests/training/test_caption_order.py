@@ -48,11 +48,8 @@ def test_a_share_of_the_captioned_samples_has_its_picture_first(task):
     assert shares == [pytest.approx(0.3, abs=0.06), pytest.approx(0.3 * 0.8, abs=0.06)]
     again = [task.read(make_sample(), sample_random(7, 0, i), train=True) for i in range(600)]
     assert [r["picture_first"] for r in again] == [r["picture_first"] for r in reads]
-    assert not any(
-        task.read(make_sample(()), Random(i), train=True)["picture_first"] for i in (1, 2)
-    )
-    judged = [task.read(make_sample(), Random(i), train=False) for i in range(20)]
-    assert not any(read["picture_first"] for read in judged)
+    for never in (batch_of(task, 20, captions=()), batch_of(task, 20, train=False)):
+        assert not never.tensors["picture_first"].any()
 
 
 def test_without_the_option_nothing_is_drawn_for_it(text_tokenizer, image_tokenizer):
@@ -122,7 +119,7 @@ def test_validation_holds_captions_against_the_pictures_before_them(task):
     )
     assert alone["loss_caption"] == pytest.approx(together["loss_caption"], rel=1e-4)
     for found in (together, alone):
-        assert abs(found["loss_caption_other_picture"] - found["loss_caption"]) > 1e-3
+        assert abs(found["loss_caption_other_picture"] - found["loss_caption"]) > 1e-4
     alike = [make_sample(captions=(caption,)) for caption in CAPTIONS]
     found = task.validate(model, [prepared(task, alike, train=False)], step=0)
     assert found["loss_caption_other_picture"] == pytest.approx(found["loss_caption"])
