@@ -1,5 +1,6 @@
 """Captions learned beside pictures: which row has which order, its targets, its losses."""
 
+import dataclasses
 import math
 from random import Random
 
@@ -74,7 +75,9 @@ def test_each_row_has_the_targets_of_its_order_and_they_are_counted(task):
     assert batch.counts == {n: (t[f"{n}_targets"] >= 0).sum() for n in ("text", "image", "caption")}
 
 
-def test_the_loss_is_that_of_each_order_by_its_share(task):
+@pytest.mark.parametrize(("weight", "used"), [(None, 1 / 8), (0.5, 0.5)])
+def test_the_loss_is_that_of_each_order_by_its_share(task, weight, used):
+    task.objective = dataclasses.replace(task.objective, caption_weight=weight)
     model, batch = random_model(task), batch_of(task)
     metrics = task.loss(model, batch, step=0, counts=batch.counts).metrics
     first, text, codes = (batch.tensors[n] for n in ("picture_first", "text", "codes"))
@@ -92,7 +95,7 @@ def test_the_loss_is_that_of_each_order_by_its_share(task):
         "loss_caption": mean(captions.text, of_order[1]),
     }
     total = 0.7 * (expected["loss_text"] / 8 + expected["loss_image"] * 7 / 8)
-    expected["loss"] = total + 0.3 * expected["loss_caption"]
+    expected["loss"] = total + 0.3 * used * expected["loss_caption"]
     assert {n: x.item() for n, x in metrics.items()} == pytest.approx(expected, rel=1e-4)
 
 

@@ -49,6 +49,7 @@ def test_a_run_from_before_the_option_goes_on(tmp_path: Path, vae: Path) -> None
     for path, place, name in (
         (step / "config.json", ("model",), "both_orders"),
         (step / RUN, ("config", "objective"), "caption_order"),
+        (step / RUN, ("config", "objective"), "caption_weight"),
     ):
         fields = json.loads(path.read_text("utf-8"))
         inner = fields
