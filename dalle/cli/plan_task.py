@@ -109,6 +109,8 @@ def _dalle(run: DalleRun) -> Planned:
         "text": torch.from_numpy(tokenizer.empty_stream(config.text_slots)[None]),
         "codes": torch.zeros(1, *image_tokenizer.grid, dtype=torch.long),
     }
+    if config.both_orders:
+        arrays["picture_first"] = torch.zeros(1, dtype=torch.bool)
     return Planned(
         task=task,
         sample=task.prepare(arrays),

@@ -80,7 +80,7 @@ class CaptionDecoder:
 
     def prefill(self, codes: Int[Tensor, "pictures image"], cache: Cache) -> None:
         """Fill the cache with the pictures, which all captions of each share."""
-        embedded = self.model._embed_image(codes) + self.orders.marks[IMAGE]
+        embedded = self.model.embed_image(codes) + self.orders.marks[IMAGE]
         self.model.run(embedded, _ReadPicture(cache, self._masks))
 
     def step(

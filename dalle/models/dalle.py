@@ -119,7 +119,7 @@ class Dalle(ImageDecoder):
         if picture_first is None:
             hidden = self.run_stream(text, codes)
         else:
-            hidden = self._run_both_orders(text, codes, picture_first)
+            hidden = self._run_both(text, codes, picture_first)
         split = self.layout.image_start
         return DalleOutput(
             text=self._text_logits(hidden[:, : split - 1]),
@@ -140,7 +140,7 @@ class Dalle(ImageDecoder):
         position = self.text_position.weight[: condition.shape[1]]
         return self.text_embedding(condition) + position.masked_fill(is_pad.unsqueeze(-1), 0.0)
 
-    def _run_both_orders(
+    def _run_both(
         self,
         text: Int[Tensor, "b text"],
         codes: Int[Tensor, "b image"],
@@ -148,10 +148,8 @@ class Dalle(ImageDecoder):
     ) -> Float[Tensor, "b stream d"]:
         if self.both_orders is None:
             raise InputError("the model reads text first only; build it with both_orders")
-        start = codes.new_full((codes.shape[0], 1), self.start_of_image)
-        inputs = torch.cat([start, codes[:, :-1]], dim=1)
-        inputs = torch.where(picture_first.unsqueeze(1), codes, inputs)
-        embedded = torch.cat([self.embed_condition(text), self._embed_image(inputs)], dim=1)
+        inputs = torch.where(picture_first.unsqueeze(1), codes, self.shifted(codes))
+        embedded = torch.cat([self.embed_condition(text), self.embed_image(inputs)], dim=1)
         embedded = embedded + self.both_orders.mark(picture_first)
         return self.run(embedded, self.both_orders.attend(picture_first))
 

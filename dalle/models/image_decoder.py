@@ -160,9 +160,7 @@ class ImageDecoder(nn.Module):
         self, condition: Shaped[Tensor, "b *slots"], codes: Int[Tensor, "b image"]
     ) -> Float[Tensor, "b stream d"]:
         """What the transformer makes of the whole stream."""
-        start = codes.new_full((codes.shape[0], 1), self.start_of_image)
-        inputs = torch.cat([start, codes[:, :-1]], dim=1)
-        embedded = [self.embed_condition(condition), self._embed_image(inputs)]
+        embedded = [self.embed_condition(condition), self.embed_image(self.shifted(codes))]
         return self.run(torch.cat(embedded, dim=1), self._over_everything(codes.device))
 
     def image_logits(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b image_vocab"]:
@@ -197,9 +195,7 @@ class ImageDecoder(nn.Module):
         """
         embedded = self.embed_condition(text)
         if codes.shape[1]:
-            start = codes.new_full((codes.shape[0], 1), self.start_of_image)
-            inputs = torch.cat([start, codes[:, :-1]], dim=1)
-            embedded = torch.cat([embedded, self._embed_image(inputs)], dim=1)
+            embedded = torch.cat([embedded, self.embed_image(self.shifted(codes))], dim=1)
         self.run(embedded, Prefill(cache, self.patterns, length=embedded.shape[1]))
 
     def step(
@@ -220,7 +216,13 @@ class ImageDecoder(nn.Module):
         """The transformer over some slots, in the precision of its weights."""
         return self.transformer(embedded.to(self.transformer.norm.weight.dtype), attend)
 
-    def _embed_image(self, inputs: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+    def shifted(self, codes: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+        """What image slots 0 ... t - 1 hold: the start of the image, and all codes but the last."""
+        start = codes.new_full((codes.shape[0], 1), self.start_of_image)
+        return torch.cat([start, codes[:, :-1]], dim=1)
+
+    def embed_image(self, inputs: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
+        """The tokens that image slots 0 ... t - 1 hold, with the slots' rows and columns."""
         places = self.row_embedding.weight[:, None] + self.col_embedding.weight[None, :]
         return self.image_embedding(inputs) + places.flatten(0, 1)[: inputs.shape[1]]
 

@@ -35,6 +35,9 @@ class DalleLearning:
     caption_order: float = 0.0
     """Share of the samples on which the model learns to write the caption of a picture, instead of
     drawing the picture of a caption. 0: as published."""
+    caption_weight: float | None = None
+    """Of those captions' loss: more learns captions sooner and pictures later. None: as the
+    text's."""
     keep_empty: bool = False
     """Train on pictures without a caption as "no caption", instead of leaving them out."""
     augment: bool = True
@@ -133,6 +136,7 @@ class DalleRun:
             bpe_dropout=self.text.bpe_dropout,
             caption_dropout=self.objective.caption_dropout,
             caption_order=self.objective.caption_order,
+            caption_weight=self.objective.caption_weight,
             long_captions=self.text.long_captions,
             augment=self.objective.augment,
         )

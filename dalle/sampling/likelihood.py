@@ -9,8 +9,9 @@ from torch import Tensor
 from dalle.models.dalle import DalleOutput
 from dalle.protocols import Decoder
 
-AT_ONCE = 64
-"""Pictures that go through the model together, unless told otherwise."""
+LOGITS_AT_ONCE = 1 << 25
+PICTURES_AT_ONCE = 64
+"""At most so many go through the model together, fewer where their logits are many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,11 +32,7 @@ class LogLikelihood:
 
 @torch.inference_mode()
 def code_log_probs(
-    model: Decoder,
-    texts: Shaped[Tensor, "b *slots"],
-    codes: Int[Tensor, "b image"],
-    *,
-    batch_size: int = AT_ONCE,
+    model: Decoder, texts: Shaped[Tensor, "b *slots"], codes: Int[Tensor, "b image"]
 ) -> Float[Tensor, "b image"]:
     """ln p(code | text, all codes before it) of every code, in nats.
 
@@ -44,8 +41,10 @@ def code_log_probs(
         texts: what the decoder reads of each picture's prompt: ids of text slots, or features.
         codes: in raster order.
     """
+    logits_of_one = model.layout.image * model.image_vocab
+    at_once = min(PICTURES_AT_ONCE, max(1, LOGITS_AT_ONCE // logits_of_one))
     parts = []
-    for text, part in zip(texts.split(batch_size), codes.split(batch_size), strict=True):
+    for text, part in zip(texts.split(at_once), codes.split(at_once), strict=True):
         output = model(text, part)  # type: ignore[operator]
         logits = output.image if isinstance(output, DalleOutput) else output
         log_probs = torch.log_softmax(logits.float(), dim=-1)

@@ -48,14 +48,17 @@ class DalleObjective:
     caption_order: float = 0.0
     """Share of the captioned samples whose picture comes first and whose caption is learned from
     it, for a model of both orders. Not published."""
+    caption_weight: float | None = None
+    """Of such a caption's loss; None: the text's, so that a token of either weighs alike."""
     long_captions: LongCaptions = "cut"
     augment: bool = True
     """The paper's crops; without it the centre of the picture."""
 
     def __post_init__(self) -> None:
-        for name in ("text_weight", "bpe_dropout", "caption_dropout"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 ... 1")
+        for name in ("text_weight", "bpe_dropout", "caption_dropout", "caption_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{name} is {value}; expected 0 ... 1")
         if not 0.0 <= self.caption_order < 1.0:
             raise ConfigError(f"caption_order is {self.caption_order}; expected 0 <= share < 1")
 
@@ -147,7 +150,7 @@ class DalleTask:
             return None
         arrays = {"text": text}
         if self.both_orders:
-            said = text[1] <= self.config.text_vocab
+            said = text[1] < self.config.text_vocab
             first = train and bool(said) and random.random() < self.objective.caption_order
             arrays["picture_first"] = np.array(first)
         if isinstance(sample, EncodedSample):
@@ -192,8 +195,8 @@ class DalleTask:
     ) -> Loss:
         """1/8 of the text's and 7/8 of the image's mean cross entropy, in nats per token.
 
-        With a caption order of p, 1 - p of that, and p of the mean over captions whose picture is
-        first.
+        With a caption order of p, 1 - p of that, and p times the caption's weight of the mean over
+        captions whose picture is first.
         """
         tensors, both = batch.tensors, self.both_orders
         order = (tensors["picture_first"],) if both else ()
@@ -211,9 +214,11 @@ class DalleTask:
 
     def _total(self, losses: Mapping[str, Any]) -> Any:
         weight, share = self.objective.text_weight, self.objective.caption_order
+        of_captions = self.objective.caption_weight
         total = weight * losses["loss_text"] + (1.0 - weight) * losses["loss_image"]
         if self.both_orders:
-            total = (1.0 - share) * total + share * losses["loss_caption"]
+            caption = (weight if of_captions is None else of_captions) * losses["loss_caption"]
+            total = (1.0 - share) * total + share * caption
         return total
 
     @torch.no_grad()

@@ -111,6 +111,8 @@ def measure_step(
         module = task.build()
         if isinstance(module, ImageDecoder):
             module._whole_stream = _GpuStream(module) if on == "gpu" else _cpu_stream(module)
+        if isinstance(module, Dalle) and module.both_orders is not None and on == "gpu":
+            module.both_orders.form = _on_gpu
         if recompute:
             recompute_layers(module)
         if precision in TYPES:
