@@ -84,7 +84,7 @@ def sample_codes(
     shape = launch
     if isinstance(shape, int):
         shape = launch_shape(Counter(prompt_of).values(), shape, full=rounds(model))
-    mine = launches(prompt_of, shape)[share[0] :: share[1]]
+    mine = list(launches(prompt_of, shape))[share[0] :: share[1]]
     own = sum(len(set(one.pictures)) for one in mine)
     tell = _for_everyone(progress, own=own, everyone=len(seeds))
     steps = steps or FixedSteps(record=True)

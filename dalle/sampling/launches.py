@@ -4,9 +4,9 @@ A launch consists of groups, each with a few samples of one prompt, which read i
 product. Prompts with one sample, and what is left of those with many, share launches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 GROUP_COST = 2
 """What one more group costs, in samples: its text is read at every step, and prefilled."""
@@ -24,7 +24,7 @@ class LaunchShape:
         """How many pictures are sampled at once."""
         return self.groups * self.samples
 
-    def launches(self, counts: Iterable[int]) -> int:
+    def count(self, counts: Iterable[int]) -> int:
         """How many launches there are for so many pictures of each prompt."""
         return -(-sum(-(-count // self.samples) for count in counts) // self.groups)
 
@@ -58,32 +58,31 @@ def launch_shape(counts: Iterable[int], most: int, *, full: bool) -> LaunchShape
         widest = LaunchShape(most // samples, samples)
         if full:
             return widest
-        launches = max(1, widest.launches(counts))
+        launches = max(1, widest.count(counts))
         groups = sum(-(-count // samples) for count in counts)
         return LaunchShape(max(1, -(-groups // launches)), samples)
 
     def cost(shape: LaunchShape) -> tuple[int, int]:
         of_one = shape.groups * (shape.samples + GROUP_COST)
-        return shape.launches(counts) * of_one, -shape.samples
+        return shape.count(counts) * of_one, -shape.samples
 
     return min(map(shape, sizes), key=cost)
 
 
-def launches(prompt_of: list[int], shape: LaunchShape) -> list[Launch]:
+def launches(prompt_of: list[int], shape: LaunchShape) -> Iterator[Launch]:
     """All launches for pictures of these prompts, in the order of the pictures.
 
     Args:
         prompt_of: for each picture its prompt; pictures of a prompt stand together.
     """
-    groups = [
-        (prompt, (own[i : i + shape.samples] + [own[-1]] * shape.samples)[: shape.samples])
-        for prompt, numbers in groupby(range(len(prompt_of)), prompt_of.__getitem__)
-        for own in [list(numbers)]
-        for i in range(0, len(own), shape.samples)
-    ]
-    found = []
-    for i in range(0, len(groups), shape.groups):
-        some = groups[i : i + shape.groups]
+    groups = _groups(prompt_of, shape.samples)
+    while some := list(islice(groups, shape.groups)):
         some += [some[-1]] * (shape.groups - len(some))
-        found.append(Launch([prompt for prompt, _ in some], [p for _, own in some for p in own]))
-    return found
+        yield Launch([prompt for prompt, _ in some], [p for _, own in some for p in own])
+
+
+def _groups(prompt_of: list[int], samples: int) -> Iterator[tuple[int, list[int]]]:
+    """Prompts, each with so many of its pictures, the last of them filled up."""
+    for prompt, numbers in groupby(range(len(prompt_of)), prompt_of.__getitem__):
+        while own := list(islice(numbers, samples)):
+            yield prompt, own + own[-1:] * (samples - len(own))
