@@ -137,7 +137,7 @@ def steps(samples: int, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
     model.prefill(text, codes[:1, :SLOT], cache)
     record = Record(model, 256 + SLOT)
     inputs = torch.cat([codes.new_full((samples, 1), IMAGE), codes[:, : SLOT - 1]], dim=1)
-    model._run(torch.cat([model._embed_text(texts), model._embed_image(inputs)], dim=1), record)
+    model.run(torch.cat([model.embed_condition(texts), model._embed_image(inputs)], dim=1), record)
     growing = GrowingCache(model, record.keys, record.values)
     static = StaticCache(model, record.keys, record.values)
     both = torch.cat([model.text_head.weight, model.image_head.weight])
@@ -147,7 +147,7 @@ def steps(samples: int, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
 
     def hidden(attend: GrowingCache | StaticCache) -> Tensor:
         embedded = model.image_embedding(last) + (row + col)
-        return model._run(embedded.unsqueeze(1), attend)[:, 0]
+        return model.run(embedded.unsqueeze(1), attend)[:, 0]
 
     def image_head(attend: GrowingCache | StaticCache) -> Tensor:
         return linear32(hidden(attend), model.image_head.weight, model.image_head.bias)

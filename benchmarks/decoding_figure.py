@@ -8,8 +8,10 @@ The files are what decoding.py wrote; the rows "ours" and the floors beside them
 import argparse
 import json
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -32,16 +34,14 @@ def main() -> None:
     draw(ours, title).save(flags.out)
 
 
-def draw(rows: list[dict[str, float | str]], title: str) -> Image.Image:
+def draw(rows: list[dict[str, Any]], title: str) -> Image.Image:
     """Lines of what was measured, and dashed ones of the floors, on logarithmic axes."""
-    lines = {}
+    lines: dict[str, list[Point]] = {}
     for precision in COLOURS:
         own = sorted((r for r in rows if r["precision"] == precision), key=lambda r: r["samples"])
         if own:
-            lines[precision] = [(float(r["samples"]), float(r["tokens_a_second"])) for r in own]
-            floors = [
-                (float(r["samples"]), 1000 * r["samples"] / float(r["floor_ms"])) for r in own
-            ]  # type: ignore[operator]
+            lines[precision] = [(r["samples"], r["tokens_a_second"]) for r in own]
+            floors = [(r["samples"], 1000 * r["samples"] / r["floor_ms"]) for r in own]
             lines[f"{precision} floor"] = floors
     points = [point for line in lines.values() for point in line]
     across = _scale([x for x, _ in points], LEFT, WIDTH - RIGHT)
@@ -67,12 +67,18 @@ def draw(rows: list[dict[str, float | str]], title: str) -> Image.Image:
         for x, y in placed:
             if not is_floor:
                 pen.ellipse([(x - 4, y - 4), (x + 4, y + 4)], fill=colour)
-        x, y = placed[-1]
-        pen.text((x + 10, y), name, fill=colour, font=font, anchor="lm")
+    ends = sorted((upward(line[-1][1]), name) for name, line in lines.items())
+    for i, (y, name) in enumerate(ends):
+        # Names that would lie on one another are moved down.
+        place = max(y, ends[i - 1][0] + 20) if i else y
+        ends[i] = place, name
+        pen.text(
+            (WIDTH - RIGHT + 10, place), name, fill=COLOURS[name.split()[0]], font=font, anchor="lm"
+        )
     return page
 
 
-def _scale(values: list[float], low: float, high: float):  # type: ignore[no-untyped-def]
+def _scale(values: list[float], low: float, high: float) -> Callable[[float], float]:
     """Places of numbers from the least to the greatest of them, by their logarithms."""
     least, most = math.log(min(values)), math.log(max(values))
     return lambda value: low + (math.log(value) - least) / (most - least or 1.0) * (high - low)

@@ -31,6 +31,7 @@ KINDS = {
     "dvae": ("dalle.models.dvae", "DvaeConfig", "Dvae"),
     "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
     "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
+    "clip_gen": ("dalle.models.clip_gen", "ClipGenConfig", "ClipGen"),
     "vqgan": ("dalle.models.vqgan", "VqganConfig", "Vqgan"),
     "dalle_pytorch": (f"{DALLE_PYTORCH}.model", "DallePytorchConfig", "DallePytorch"),
     "dalle_pytorch_vae": (f"{DALLE_PYTORCH}.vae", "DallePytorchVaeConfig", "DallePytorchVae"),
@@ -39,7 +40,7 @@ KINDS = {
     "mindalle": ("dalle.pretrained.mindalle_model", "MindalleConfig", "Mindalle"),
     "llamagen": ("dalle.pretrained.llamagen_model", "LlamagenConfig", "Llamagen"),
 }
-DECODERS = ("dalle", "dalle_pytorch", "rudalle", "mindalle", "llamagen")
+DECODERS = ("dalle", "clip_gen", "dalle_pytorch", "rudalle", "mindalle", "llamagen")
 """The kinds that draw pictures from texts."""
 IMAGE_TOKENIZERS = ("dvae", "vqgan", "dalle_pytorch_vae")
 """The kinds that are pictures as codes."""

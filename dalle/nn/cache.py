@@ -38,11 +38,11 @@ class Cache:
         patterns: tuple[Pattern, ...],
         prompts: int,
         samples: int,
-        nulls: int,
         heads: int,
         head_width: int,
         dtype: torch.dtype,
         device: torch.device,
+        nulls: int = 0,
     ) -> None:
         self.layout = layout
         self.patterns = patterns

@@ -48,6 +48,9 @@ class DalleLearning:
     """Share of the text's loss; the image's is the rest."""
     caption_dropout: float = 0.1
     """Share of the captions that are dropped in training, so that the model can be guided."""
+    caption_order: float = 0.0
+    """Share of the samples on which the model learns to write the caption of a picture, instead of
+    drawing the picture of a caption. 0: as published."""
     keep_empty: bool = False
     """Train on pictures without a caption as "no caption", instead of leaving them out."""
     augment: bool = True
@@ -116,6 +119,7 @@ class DalleRun:
             dropout=model.dropout,
             init_gain=model.init_gain,
             embedding_std=model.embedding_std,
+            both_orders=self.objective.caption_order > 0.0,
         )
 
     def objective_config(self) -> "DalleObjective":
@@ -126,6 +130,7 @@ class DalleRun:
             text_weight=self.objective.text_weight,
             bpe_dropout=self.text.bpe_dropout,
             caption_dropout=self.objective.caption_dropout,
+            caption_order=self.objective.caption_order,
             long_captions=self.text.long_captions,
             augment=self.objective.augment,
         )

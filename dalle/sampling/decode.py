@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dalle.errors import InputError
 from dalle.nn.linear import weights_kept
-from dalle.protocols import Decoder, TextDecoder
-from dalle.sampling.filters import Sampling, draw_token, uniform_table
+from dalle.protocols import Decoder
+from dalle.sampling.filters import Sampling, uniform_table
 from dalle.sampling.fixed_step import FixedSteps
 from dalle.sampling.launches import Launch, LaunchShape, launch_shape, launches
 
@@ -153,48 +153,3 @@ def _for_everyone(
         told = due
 
     return tell
-
-
-@torch.inference_mode()
-def complete_text(
-    model: TextDecoder, ids: list[int], *, seeds: list[int], sampling: Sampling
-) -> list[list[int]]:
-    """Go on with a text, once for each seed, until the model ends it or its slots are full.
-
-    Args:
-        ids: tokens of the beginning, without the start; cut to the slots there are.
-        sampling: guidance has no meaning here and must be 1.
-
-    Returns:
-        For each seed all tokens, those given included, without start and end.
-    """
-    if sampling.guidance != 1.0:
-        raise InputError(
-            f"guidance is {sampling.guidance}; completing text has no guidance, take 1"
-        )
-    if not seeds:
-        return []
-    slots, count = model.layout.text, len(seeds)
-    device = model.device
-    stream = [model.start_of_text, *ids][:slots]
-    known = torch.tensor(stream, device=device).expand(count, -1)
-    cache = model.new_cache(prompts=count, samples=1)
-    empty = known.new_empty((count, 0))
-    if len(stream) > 1:
-        model.prefill(known[:, :-1], empty, cache)
-    uniform = uniform_table(seeds, slots).to(device)
-    last, drawn = known[:, -1], []
-    with weights_kept():
-        for slot in range(len(stream) - 1, slots - 1):
-            last = draw_token(model.text_step(last, slot, cache), uniform[slot], sampling)
-            drawn.append(last)
-            ended = torch.stack(drawn, dim=1).eq(model.end_of_text).any(dim=1)
-            if bool(ended.all()):
-                break
-            # What an ended row goes on with is cut off below; its input must only be a token.
-            last = last.clamp(max=model.end_of_text - 1)
-    continued = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in seeds]
-    return [
-        stream[1:] + (row[: row.index(model.end_of_text)] if model.end_of_text in row else row)
-        for row in continued
-    ]

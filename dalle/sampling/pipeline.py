@@ -3,28 +3,25 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, Unpack
 
 import torch
-from torch import nn
 
-from dalle.checkpoint import save_model_folder
-from dalle.checkpoint.folder import kind_of
-from dalle.config import to_json
 from dalle.errors import InputError
+from dalle.models.captioning import CaptionDecoder
 from dalle.processes import ALONE, Processes
 from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
-from dalle.sampling.decode import complete_text
+from dalle.sampling.captions import GivenImage, caption_images, encode_images, weigh_captions
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
+from dalle.sampling.likelihood import LogLikelihood
 from dalle.sampling.painting import paint
 from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.request import Request, Wanted, Wishes
-from dalle.sampling.rerank import ClipReranker
+from dalle.sampling.save import save_parts
+from dalle.sampling.texts import complete_text
 from dalle.sampling.work import Given, Parts, Plan
-from dalle.tokenizers.image import ModelTokenizer
 from dalle.tokenizers.kinds import PromptTokenizer
 
 
@@ -194,6 +191,54 @@ class Pipeline:
         texts = complete_text(self.model, ids, seeds=seeds, sampling=sampling)
         return [self.text_tokenizer.decode(text) for text in texts]
 
+    def caption(
+        self,
+        image: GivenImage,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> list[str]:
+        """Captions of a picture, by a model of both orders; caption i has the seed `seed + i`.
+
+        Raises:
+            InputError: the model was not trained to write captions; a setting or the picture
+                cannot be used.
+        """
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        [captions] = self.caption_many(
+            [image], num_samples=num_samples, seed=seed, sampling=sampling
+        )
+        return captions
+
+    def caption_many(
+        self,
+        images: Sequence[GivenImage],
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> list[list[str]]:
+        """As `caption`, for each of several pictures, whose captions are written together."""
+        Request(num_samples=num_samples, seed=seed)  # checks their ranges
+        return caption_images(
+            CaptionDecoder(self.model),
+            encode_images(images, self.image_tokenizer, self.model.device),
+            self.text_tokenizer,
+            num_samples=num_samples,
+            seed=seed,
+            sampling=sampling or Sampling(),
+        )
+
+    def log_likelihoods(self, image: GivenImage, captions: Sequence[str]) -> list[LogLikelihood]:
+        """ln p(picture | caption) for each caption, by any model; the highest explains it best."""
+        if isinstance(captions, str):
+            raise InputError("captions is one string; expected a list of captions")
+        codes = encode_images([image], self.image_tokenizer, self.model.device)
+        return weigh_captions(self.model, codes, captions, self.text_tokenizer)
+
     def save(self, folder: str | Path) -> Path:
         """Write a model folder that is enough to generate from, with the weights in use.
 
@@ -204,32 +249,7 @@ class Pipeline:
             SaveError: it cannot be written.
             InputError: `folder` holds something else, or a part is none of our models.
         """
-        model, codec = self.model, self.image_tokenizer
-        if not isinstance(model, nn.Module) or not isinstance(codec, ModelTokenizer):
-            raise InputError("only a model with an image tokenizer of ours can be saved")
-        source = {} if self.origin.source is None else {"source": self.origin.source}
-        with TemporaryDirectory() as scratch:
-            reranker = self.origin.reranker_folder
-            if isinstance(self.reranker, ClipReranker):
-                clip = self.reranker.clip
-                assert isinstance(clip, nn.Module)
-                reranker = save_model_folder(
-                    Path(scratch) / "clip",
-                    kind=kind_of(clip),
-                    config=clip.config,
-                    module=clip,
-                    text_tokenizer=self.reranker.tokenizer,
-                )
-            return save_model_folder(
-                folder,
-                kind=kind_of(model),
-                config=model.config,
-                module=model,
-                extra={"sampling": to_json(self.sampling), **source},
-                text_tokenizer=self.text_tokenizer,
-                image_tokenizer=codec.model,
-                reranker=reranker,
-            )
+        return save_parts(self._parts, self.sampling, folder)
 
     def num_tokens(self, num_prompts: int, request: Request) -> int:
         """How many codes are sampled for a request, for a progress bar."""

@@ -80,25 +80,34 @@ class ClipReranker:
             Scores where the CLIP is.
         """
         check_pairs(texts, images)
-        device, config = next(self.clip.parameters()).device, self.clip.config
         different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        streams = [
-            torch.from_numpy(self.tokenizer.encode_stream(text, slots=config.text_slots).ids)
-            for text in different
-        ]
-        features = self.clip.encode_text(torch.stack(streams).to(device))
-        number_of = torch.tensor([different[text] for text in texts], device=device)
-        scores = []
-        for chunk, numbers in zip(
-            images.split(self.images_at_once), number_of.split(self.images_at_once), strict=True
-        ):
-            fitted = fit(
-                chunk.to(device, torch.float32),
-                height=config.image_height,
-                width=config.image_width,
+        features = self.encode_texts(list(different))
+        number_of = torch.tensor([different[text] for text in texts], device=features.device)
+        scores = [
+            (self.encode_images(chunk) * features[numbers]).sum(dim=-1)
+            for chunk, numbers in zip(
+                images.split(self.images_at_once), number_of.split(self.images_at_once), strict=True
             )
-            scores.append((self.clip.encode_image(fitted) * features[numbers]).sum(dim=-1))
+        ]
         return torch.cat(scores)
+
+    def encode_texts(self, texts: list[str]) -> Float[Tensor, "n e"]:
+        """Unit vectors of texts; what is too long is cut."""
+        streams = [
+            torch.from_numpy(self.tokenizer.encode_stream(t, slots=self.clip.config.text_slots).ids)
+            for t in texts
+        ]
+        return self.clip.encode_text(torch.stack(streams).to(self._device))
+
+    def encode_images(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
+        """Unit vectors of pictures in [0, 1], of any size: their central part is resized."""
+        height, width = self.clip.config.image_height, self.clip.config.image_width
+        fitted = fit(images.to(self._device, torch.float32), height=height, width=width)
+        return self.clip.encode_image(fitted)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.clip.parameters()).device
 
 
 def reranker_folder(where: str | Path) -> Path:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.folder import write_neighbour
@@ -26,6 +25,7 @@ from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
 from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
 from dalle.tokenizers.text import LongCaptions, TextTokenizer, apply_long_captions
+from dalle.training.caption_order import caption_losses, summed_nll, with_orders
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +38,9 @@ class DalleObjective:
     """Share of the merges that are left out in training."""
     caption_dropout: float = 0.1
     """Share of the captions that are dropped, so that the model can be guided. Not published."""
+    caption_order: float = 0.0
+    """Share of the captioned samples whose picture comes first and whose caption is learned from
+    it, for a model of both orders. Not published."""
     long_captions: LongCaptions = "cut"
     augment: bool = True
     """The paper's crops; without it the centre of the picture."""
@@ -46,6 +49,8 @@ class DalleObjective:
         for name in ("text_weight", "bpe_dropout", "caption_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 ... 1")
+        if not 0.0 <= self.caption_order < 1.0:
+            raise ConfigError(f"caption_order is {self.caption_order}; expected 0 <= share < 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +93,11 @@ class DalleTask:
         ):
             if mine != theirs:
                 raise ConfigError(f"{name} is {mine}, the tokenizer has {theirs}; set it to that")
+        if config.both_orders != (objective.caption_order > 0.0):
+            raise ConfigError(
+                f"both_orders is {config.both_orders} and caption_order {objective.caption_order}; "
+                "a model of both orders needs a share above 0, any other the share 0"
+            )
         self.config = config
         self.text_tokenizer = text_tokenizer
         self.image_tokenizer = image_tokenizer
@@ -117,10 +127,15 @@ class DalleTask:
         text = self._read_text(sample, random, train=train)
         if text is None:
             return None
+        arrays = {"text": text}
+        if self.config.both_orders:
+            said = text[1] <= self.config.text_vocab
+            first = train and bool(said) and random.random() < self.objective.caption_order
+            arrays["picture_first"] = np.array(first)
         if isinstance(sample, EncodedSample):
             view = random.randrange(len(sample.codes)) if train else 0
-            return {"text": text, "codes": sample.codes[view].astype(np.int64)}
-        return {"text": text, "image": self.view(sample, random, train=train)}
+            return {**arrays, "codes": sample.codes[view].astype(np.int64)}
+        return {**arrays, "image": self.view(sample, random, train=train)}
 
     def _read_text(
         self, sample: Sample | EncodedSample, random: Random, *, train: bool
@@ -146,49 +161,68 @@ class DalleTask:
         else:
             codes = self.image_tokenizer.encode(to_float(arrays["image"]))
         targets = text_targets(text, self.config.text_vocab)
-        return Batch(
+        batch = Batch(
             tensors={"text": text, "codes": codes.flatten(1), "text_targets": targets},
             counts={"text": float((targets >= 0).sum()), "image": float(codes.numel())},
         )
+        return with_orders(batch, arrays["picture_first"]) if self.config.both_orders else batch
 
     def loss(
         self, model: nn.Module, batch: Batch, *, step: int, counts: Mapping[str, float]
     ) -> Loss:
-        """1/8 of the text's and 7/8 of the image's mean cross entropy, in nats per token."""
-        output: DalleOutput = model(batch.tensors["text"], batch.tensors["codes"])
-        text = _summed_nll(output.text, batch.tensors["text_targets"]) / max(counts["text"], 1.0)
-        image = _summed_nll(output.image, batch.tensors["codes"]) / counts["image"]
-        weight = self.objective.text_weight
-        total = weight * text + (1.0 - weight) * image
-        metrics = {"loss": total, "loss_text": text, "loss_image": image}
+        """1/8 of the text's and 7/8 of the image's mean cross entropy, in nats per token.
+
+        With a caption order of p, 1 - p of that, and p of the mean over captions whose picture is
+        first.
+        """
+        tensors, both = batch.tensors, self.config.both_orders
+        order = (tensors["picture_first"],) if both else ()
+        output: DalleOutput = model(tensors["text"], tensors["codes"], *order)
+        text = summed_nll(output.text, tensors["text_targets"]) / max(counts["text"], 1.0)
+        codes = tensors["image_targets" if both else "codes"]
+        image = summed_nll(output.image, codes) / max(counts["image"], 1.0)
+        metrics = {"loss_text": text, "loss_image": image}
+        if both:
+            caption = summed_nll(output.text, tensors["caption_targets"])
+            metrics["loss_caption"] = caption / max(counts["caption"], 1.0)
+        total = self._total(metrics)
+        metrics = {"loss": total, **metrics}
         return Loss(total=total, metrics={name: x.detach() for name, x in metrics.items()})
+
+    def _total(self, losses: Mapping[str, Any]) -> Any:
+        weight, share = self.objective.text_weight, self.objective.caption_order
+        total = weight * losses["loss_text"] + (1.0 - weight) * losses["loss_image"]
+        if self.config.both_orders:
+            total = (1.0 - share) * total + share * losses["loss_caption"]
+        return total
 
     @torch.no_grad()
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], *, step: int
     ) -> dict[str, float]:
         """Losses on held-out pictures, the image's also without its caption: the difference is
-        what the model takes from the text."""
-        sums = {"text": 0.0, "image": 0.0, "no_caption": 0.0}
+        what the model takes from the text. Of both orders, captions too, whose own controls are
+        `loss_text`, without a picture, and another picture."""
+        batches = list(batches)
+        sums = {"text": 0.0, "image": 0.0, "image_no_caption": 0.0}
         counts = {"text": 0.0, "image": 0.0}
         for batch in batches:
             text, codes = batch.tensors["text"], batch.tensors["codes"]
             output: DalleOutput = model(text, codes)
-            sums["text"] += _summed_nll(output.text, batch.tensors["text_targets"]).item()
-            sums["image"] += _summed_nll(output.image, codes).item()
+            sums["text"] += summed_nll(output.text, batch.tensors["text_targets"]).item()
+            sums["image"] += summed_nll(output.image, codes).item()
             ids = torch.arange(text.shape[1], device=text.device) + self.config.text_vocab
-            sums["no_caption"] += _summed_nll(model(ids.expand_as(text), codes).image, codes).item()
+            no_caption = model(ids.expand_as(text), codes)
+            sums["image_no_caption"] += summed_nll(no_caption.image, codes).item()
             for name in counts:
                 counts[name] += batch.counts[name]
-        text_loss = sums["text"] / max(counts["text"], 1.0)
-        image_loss = sums["image"] / max(counts["image"], 1.0)
-        weight = self.objective.text_weight
-        return {
-            "loss": weight * text_loss + (1.0 - weight) * image_loss,
-            "loss_text": text_loss,
-            "loss_image": image_loss,
-            "loss_image_no_caption": sums["no_caption"] / max(counts["image"], 1.0),
+        losses = {
+            f"loss_{name}": value / max(counts[name.split("_")[0]], 1.0)
+            for name, value in sums.items()
         }
+        if self.config.both_orders:
+            losses |= caption_losses(model, batches)
+        return {"loss": self._total(losses), **losses}
 
     @torch.no_grad()
     def preview(self, model: nn.Module, batch: Batch, folder: Path) -> list[Path]:
@@ -235,9 +269,3 @@ def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targ
     first_pad = is_pad & (is_pad.cumsum(1) == 1)
     targets = torch.where(is_pad, -1, following).masked_fill(first_pad, vocab)
     return targets.masked_fill(is_pad[:, :1], -1)
-
-
-def _summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
-    return F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
-    )

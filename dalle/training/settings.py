@@ -120,6 +120,8 @@ def differences(then: object, now: object, *, allowed: tuple[str, ...] = ()) -> 
     lines, told = [], set()
     for path in [*old, *(p for p in new if p not in old)]:
         names = path.split(".")
+        if path not in old and not new[path]:
+            continue  # an option that the run's version did not have yet, and that is off
         if old.get(path) == new.get(path) or FREE & set(names):
             continue
         if any(path == a or path.startswith(f"{a}.") or a in names for a in allowed):
