@@ -92,6 +92,17 @@ def test_prompts_go_through_in_groups(plain: Pipeline, monkeypatch: pytest.Monke
         assert torch.equal(one[0].codes, other[0].codes)
 
 
+def test_each_group_is_scored_by_its_own_prompts(
+    ranked: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "LAUNCHES_AT_ONCE", 1)
+    prompts = [f"a {i}" for i in range(5)]
+    assert isinstance(ranked.reranker, BrightnessReranker)
+    ranked.reranker.texts.clear()
+    ranked.generate_many(prompts, num_samples=2, launch=2)
+    assert list(dict.fromkeys(ranked.reranker.texts)) == prompts
+
+
 @pytest.mark.parametrize("counts", [[1] * 60, [5] * 20, [3, 40, 1, 1, 9, 16] * 4], ids=str)
 @pytest.mark.parametrize("launch", [4, 7, 32])
 def test_pictures_lie_in_the_same_launches_whatever_the_number_of_processes(
