@@ -17,12 +17,13 @@ from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
 from dalle.sampling.joint_prompts import VectorPrompt, joint_prompts
 from dalle.sampling.likelihood import LogLikelihood
-from dalle.sampling.painting import Given, Parts, Plan, paint
+from dalle.sampling.painting import paint
 from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
-from dalle.sampling.request import Request, Wishes
+from dalle.sampling.request import Request, Wanted, Wishes
 from dalle.sampling.save import save_parts
 from dalle.sampling.texts import complete_text
+from dalle.sampling.work import Given, Parts, Plan
 from dalle.tokenizers.kinds import PromptTokenizer
 
 
@@ -83,7 +84,7 @@ class Pipeline:
                 long is cut with a `PromptCutWarning`.
             progress: called with the number of codes just sampled, num_tokens() in all.
             wishes: num_samples, keep, seed, temperature, top_k, top_p, guidance, image, rect,
-                rank_by, launch: see `Request`.
+                rank_by, launch, graph: see `Request`.
 
         Raises:
             InputError: a setting or the given picture cannot be used.
@@ -108,6 +109,7 @@ class Pipeline:
         request: Request,
         *,
         seeds: Sequence[int] | None = None,
+        num_samples: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[list[Picture]]:
         """As `generate_many`, one prompt after another, so that no more is held than is used.
@@ -115,15 +117,19 @@ class Pipeline:
         Args:
             prompts: texts; or, of `variation` and `between`, vectors in place of some.
             seeds: the seed of each prompt, in place of the request's one.
+            num_samples: likewise how many pictures of each; `keep` keeps as many where there are.
         """
         if isinstance(prompts, str):
             raise InputError("prompts is one string; expected a list of prompts")
         if seeds is None:
             seeds = [request.seed] * len(prompts)
-        if len(seeds) != len(prompts):
-            raise InputError(f"{len(seeds)} seeds came for {len(prompts)} prompts")
-        for seed in seeds:
-            replace(request, seed=seed)  # checks its range
+        if num_samples is None:
+            num_samples = [request.num_samples] * len(prompts)
+        for name, several in (("seeds", seeds), ("numbers of samples", num_samples)):
+            if len(several) != len(prompts):
+                raise InputError(f"{len(several)} {name} came for {len(prompts)} prompts")
+        for seed, number in zip(seeds, num_samples, strict=True):
+            replace(request, seed=seed, num_samples=number, keep=None)  # checks their ranges
         if request.rank_by == "clip" and self.reranker is None:
             raise InputError("rank_by is clip, but no CLIP came with the model; give one to load")
         plan = Plan(
@@ -133,7 +139,11 @@ class Pipeline:
             progress=progress,
         )
         cleaned = [p if isinstance(p, VectorPrompt) else without_surrogates(p) for p in prompts]
-        return paint(self._parts, cleaned, list(seeds), plan)
+        wanted = [
+            Wanted(prompt=prompt, num_samples=number, seed=seed)
+            for prompt, number, seed in zip(cleaned, num_samples, seeds, strict=True)
+        ]
+        return paint(self._parts, wanted, plan)
 
     def again(self, record: PictureRecord) -> Picture:
         """The picture of which a PNG file (`read_metadata`) says how it was made."""
@@ -155,7 +165,8 @@ class Pipeline:
         prompt: str | VectorPrompt = record.prompt
         if record.vector is not None:
             prompt = VectorPrompt(said=record.prompt, vector=record.vector)
-        [[picture]] = paint(alone, [prompt], [record.seed], plan)
+        wanted = Wanted(prompt=prompt, num_samples=1, seed=record.seed)
+        [[picture]] = paint(alone, [wanted], plan)
         return picture
 
     def variation(self, image: Image.Image | str | Path) -> VectorPrompt:

@@ -1,5 +1,6 @@
 """Texts that a model writes: the rest of a beginning, and captions of pictures."""
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -12,8 +13,8 @@ from dalle.models.captioning import CaptionDecoder
 from dalle.nn.cache import Cache
 from dalle.nn.linear import weights_kept
 from dalle.protocols import TextDecoder
-from dalle.sampling.decode import launches
 from dalle.sampling.filters import Sampling, draw_token, uniform_table
+from dalle.sampling.launches import launch_shape, launches
 
 
 @torch.inference_mode()
@@ -84,7 +85,8 @@ def write_captions(
     if sampling.guidance != 1.0:
         raise InputError(f"guidance is {sampling.guidance}; captions have no guidance, take 1")
     written: list[list[int]] = [[] for _ in seeds]
-    for group in launches(picture_of, launch):
+    shape = launch_shape(Counter(picture_of).values(), launch, full=True)
+    for group in launches(picture_of, shape):
         count = len(group.prompts)
         cache = model.new_cache(pictures=count, samples=len(group.pictures) // count)
         model.prefill(pictures[group.prompts], cache)
