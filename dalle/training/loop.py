@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dalle.checkpoint.links import refuse_links_in_run
-from dalle.checkpoint.load import WEIGHTS
 from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
-from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
 from dalle.errors import Interrupted, NonFiniteError
 from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
 from dalle.training import noise
-from dalle.training.ema import DividedEma, Ema
+from dalle.training.assembly import assemble
 from dalle.training.finite import FiniteCheck
 from dalle.training.held_out import EvaluatedModel, HeldOut
 from dalle.training.launch import close_world, open_world
@@ -31,12 +28,10 @@ from dalle.training.lock import FolderLock
 from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
-from dalle.training.shards import Shards
 from dalle.training.signals import INTERRUPTED, StopRequest
-from dalle.training.state import TRAINING, Run, find_resume
+from dalle.training.state import Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
-from dalle.training.update import build_updater
 from dalle.training.watch import SLOW_SECONDS, STEP_SECONDS, Watch, forget_processes
 from dalle.training.world import World
 
@@ -161,28 +156,17 @@ class _Training:
         model = to_json(self.module.config)
         resume = world.on_main(lambda: find_resume(run, world, model, allow_change=allow_change))
         folder = None if resume is None else Path(resume["path"])
-        if folder is not None:
-            load_weights(self.module, folder / WEIGHTS["model"])
         self.size = sum(p.numel() for p in self.module.parameters())
-        if not world.divides_weights:  # else each layer goes there as it is divided
-            self.module.to(world.device)
-        self.module.train()
-        # Copied before DeepSpeed lays hands on the module, or of what was divided already.
-        ema = None if world.divides_weights else _average(self.module, self.config, folder)
-        state = None if folder is None else folder / TRAINING
-        updater = build_updater(world, self.module, self.config, state=state)
-        self.shards = updater.shards
-        if world.divides_weights:
-            ema = _average(self.module, self.config, folder, shards=self.shards)
-        self.ema = ema
+        parts = assemble(self.module, world, self.config, folder=folder)
+        self.ema, self.shards = parts.ema, parts.updater.shards
         self.stepper = Stepper(
             task=run.task,
             config=self.config,
             world=world,
-            updater=updater,
+            updater=parts.updater,
             finite=FiniteCheck(resume and resume["finite"]),
         )
-        self.saver = Saver(run, world, self.module, self.ema, updater)
+        self.saver = Saver(run, world, self.module, self.ema, parts.updater)
         self.start = self.done = 0 if resume is None else int(resume["step"])
         self.held_out: dict[str, float] | None = resume and resume["held_out"]
         self.metrics: dict[str, float] = {}
@@ -336,21 +320,6 @@ class _Training:
         for line in resume["skipped"]:
             log.warning("%s", line)
         self.tracking.say(f"going on from step {self.start} of {self.config.steps}")
-
-
-def _average(
-    module: nn.Module, config: TrainConfig, folder: Path | None, *, shards: Shards | None = None
-) -> Ema | DividedEma | None:
-    if config.ema_decay is None:
-        return None
-    ema: Ema | DividedEma
-    if shards is None:
-        ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
-    else:
-        ema = DividedEma(module, shards, decay=config.ema_decay, every=config.ema_every)
-    if folder is not None:
-        ema.load(folder / WEIGHTS["ema"])
-    return ema
 
 
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:

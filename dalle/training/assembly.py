@@ -1,0 +1,68 @@
+"""A model with its averages and its updater, put together in the order that strategies need."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from dalle.checkpoint.load import WEIGHTS
+from dalle.checkpoint.weights import load_weights
+from dalle.training.ema import DividedEma, Ema
+from dalle.training.settings import TrainConfig
+from dalle.training.shards import Shards
+from dalle.training.state import TRAINING
+from dalle.training.update import Updater, build_updater
+from dalle.training.world import World
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assembled:
+    """What changes in training: all that a step reads and writes."""
+
+    ema: Ema | DividedEma | None
+    updater: Updater
+
+
+def assemble(
+    module: nn.Module, world: World, config: TrainConfig, *, folder: Path | None
+) -> Assembled:
+    """Bring a model to the device, and build what trains it.
+
+    Args:
+        module: on the host, and the same on all processes; in place.
+        world: its processes.
+        config: how it is trained.
+        folder: the step that weights, averages and the optimizer's state come from; None for a
+            new run.
+
+    Raises:
+        CheckpointError: the step is of another model.
+        ConfigError: see `build_updater`.
+    """
+    if folder is not None:
+        load_weights(module, folder / WEIGHTS["model"])
+    if not world.divides_weights:  # else each layer goes there as it is divided
+        module.to(world.device)
+    module.train()
+    # Copied before DeepSpeed lays hands on the module, or of what was divided already.
+    ema = None if world.divides_weights else _average(module, config, folder)
+    state = None if folder is None else folder / TRAINING
+    updater = build_updater(world, module, config, state=state)
+    if world.divides_weights:
+        ema = _average(module, config, folder, shards=updater.shards)
+    return Assembled(ema=ema, updater=updater)
+
+
+def _average(
+    module: nn.Module, config: TrainConfig, folder: Path | None, *, shards: Shards | None = None
+) -> Ema | DividedEma | None:
+    if config.ema_decay is None:
+        return None
+    ema: Ema | DividedEma
+    if shards is None:
+        ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
+    else:
+        ema = DividedEma(module, shards, decay=config.ema_decay, every=config.ema_every)
+    if folder is not None:
+        ema.load(folder / WEIGHTS["ema"])
+    return ema
