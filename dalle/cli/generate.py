@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dalle.sampling.picture import Picture
     from dalle.sampling.pipeline import Pipeline
+    from dalle.sampling.prompts import PromptLine
     from dalle.sampling.request import Request
 
 
@@ -33,7 +34,8 @@ class GenerateCommand:
     model: str
     """A model folder, a run (its newest whole step is taken), or a model's name on the hub."""
     prompts: Path | None = None
-    """A UTF-8 file with further prompts, one a line."""
+    """A UTF-8 file with further prompts, one a line; or .jsonl with objects of prompt and, where
+    it has its own, num_samples and seed."""
     clip: str | None = None
     """What ranks the pictures, instead of the model's own reranker: a CLIP of ours, or a CLIP or
     SigLIP of `transformers`, as a folder or hub name."""
@@ -66,6 +68,8 @@ class GenerateCommand:
     """Go on with the prompts as captions, instead of drawing pictures."""
     launch: int = 32
     """How many pictures are sampled at once."""
+    graph: bool = True
+    """On CUDA devices, record a step of sampling as a CUDA graph and play it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -76,13 +80,16 @@ class GenerateCommand:
 
 def run(command: GenerateCommand) -> None:
     """Generate, save, and say where; of several processes, the main one saves and says."""
+    from dalle.config import from_json, to_json
     from dalle.launched import joined
     from dalle.sampling.load import load
+    from dalle.sampling.prompts import PromptLine
 
     with joined() as processes:
         if not processes.is_main:
             warnings.simplefilter("ignore")  # the main process says the same
-        prompts = processes.on_main(lambda: _prompts(command))
+        told = processes.on_main(lambda: to_json(_prompts(command)))
+        prompts = [from_json(PromptLine, line) for line in told]
         request = _request(command)
         model = load(
             command.model,
@@ -93,19 +100,19 @@ def run(command: GenerateCommand) -> None:
             processes=processes,
         )
         if command.complete_text:
-            _complete(model, prompts, request)
+            _complete(model, [line.prompt for line in prompts], request)
         elif processes.is_main:
             _generate(model, prompts, request, command.out)
         else:
-            for _ in model.generate_each(prompts, request):
+            for _ in _pictures(model, prompts, request):
                 pass
         processes.barrier()  # whoever leaves early is missed
 
 
-def _prompts(command: GenerateCommand) -> list[str]:
-    from dalle.sampling.prompts import read_prompts
+def _prompts(command: GenerateCommand) -> "list[PromptLine]":
+    from dalle.sampling.prompts import PromptLine, read_prompts
 
-    prompts = list(command.texts)
+    prompts = [PromptLine(prompt=text) for text in command.texts]
     if command.prompts is not None:
         prompts += read_prompts(command.prompts)
     if not prompts:
@@ -128,6 +135,7 @@ def _request(command: GenerateCommand) -> "Request":
         rect=command.rect,
         rank_by=command.rank_by,
         launch=command.launch,
+        graph=command.graph,
     )
 
 
@@ -156,14 +164,37 @@ def _each(work: "Callable[[str], list[str]]", beginnings: list[str]) -> list[lis
     return [work(beginning) for beginning in beginnings]
 
 
-def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Path) -> None:
+def _pictures(
+    model: "Pipeline",
+    prompts: "list[PromptLine]",
+    request: "Request",
+    progress: "Callable[[int], None] | None" = None,
+) -> "Iterator[list[Picture]]":
+    return model.generate_each(
+        [line.prompt for line in prompts],
+        request,
+        seeds=[request.seed if line.seed is None else line.seed for line in prompts],
+        num_samples=_counts(prompts, request),
+        progress=progress,
+    )
+
+
+def _counts(prompts: "list[PromptLine]", request: "Request") -> list[int]:
+    return [
+        request.num_samples if line.num_samples is None else line.num_samples for line in prompts
+    ]
+
+
+def _generate(
+    model: "Pipeline", prompts: "list[PromptLine]", request: "Request", out: Path
+) -> None:
     from tqdm import tqdm
 
     from dalle.sampling.output import save_results
 
     best: list[Picture] = []
     with tqdm(
-        total=model.num_tokens(len(prompts), request),
+        total=sum(_counts(prompts, request)) * model.model.layout.image,
         desc="codes",
         unit="code",
         unit_scale=True,
@@ -172,7 +203,7 @@ def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Pa
     ) as bar:
 
         def noted() -> "Iterator[list[Picture]]":
-            for pictures in model.generate_each(prompts, request, progress=bar.update):
+            for pictures in _pictures(model, prompts, request, bar.update):
                 best.append(pictures[0])
                 yield pictures
 

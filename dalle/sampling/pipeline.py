@@ -18,11 +18,12 @@ from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
 from dalle.sampling.decode import complete_text
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
-from dalle.sampling.painting import Given, Parts, Plan, paint
+from dalle.sampling.painting import paint
 from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
-from dalle.sampling.request import Request, Wishes
+from dalle.sampling.request import Request, Wanted, Wishes
 from dalle.sampling.rerank import ClipReranker
+from dalle.sampling.work import Given, Parts, Plan
 from dalle.tokenizers.image import ModelTokenizer
 from dalle.tokenizers.kinds import PromptTokenizer
 
@@ -84,7 +85,7 @@ class Pipeline:
                 long is cut with a `PromptCutWarning`.
             progress: called with the number of codes just sampled, num_tokens() in all.
             wishes: num_samples, keep, seed, temperature, top_k, top_p, guidance, image, rect,
-                rank_by, launch: see `Request`.
+                rank_by, launch, graph: see `Request`.
 
         Raises:
             InputError: a setting or the given picture cannot be used.
@@ -109,21 +110,26 @@ class Pipeline:
         request: Request,
         *,
         seeds: Sequence[int] | None = None,
+        num_samples: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[list[Picture]]:
         """As `generate_many`, one prompt after another, so that no more is held than is used.
 
         Args:
             seeds: the seed of each prompt, in place of the request's one.
+            num_samples: likewise how many pictures of each; `keep` keeps as many where there are.
         """
         if isinstance(prompts, str):
             raise InputError("prompts is one string; expected a list of prompts")
         if seeds is None:
             seeds = [request.seed] * len(prompts)
-        if len(seeds) != len(prompts):
-            raise InputError(f"{len(seeds)} seeds came for {len(prompts)} prompts")
-        for seed in seeds:
-            replace(request, seed=seed)  # checks its range
+        if num_samples is None:
+            num_samples = [request.num_samples] * len(prompts)
+        for name, several in (("seeds", seeds), ("numbers of samples", num_samples)):
+            if len(several) != len(prompts):
+                raise InputError(f"{len(several)} {name} came for {len(prompts)} prompts")
+        for seed, number in zip(seeds, num_samples, strict=True):
+            replace(request, seed=seed, num_samples=number, keep=None)  # checks their ranges
         if request.rank_by == "clip" and self.reranker is None:
             raise InputError("rank_by is clip, but no CLIP came with the model; give one to load")
         plan = Plan(
@@ -132,8 +138,11 @@ class Pipeline:
             given=self._encode_image(request),
             progress=progress,
         )
-        cleaned = [without_surrogates(prompt) for prompt in prompts]
-        return paint(self._parts, cleaned, list(seeds), plan)
+        wanted = [
+            Wanted(prompt=without_surrogates(prompt), num_samples=number, seed=seed)
+            for prompt, number, seed in zip(prompts, num_samples, seeds, strict=True)
+        ]
+        return paint(self._parts, wanted, plan)
 
     def again(self, record: PictureRecord) -> Picture:
         """The picture of which a PNG file (`read_metadata`) says how it was made."""
@@ -152,7 +161,8 @@ class Pipeline:
         plan = Plan(request=request, sampling=made.sampling, given=given)
         # One picture is nothing to share.
         alone = replace(self._parts, processes=ALONE)
-        [[picture]] = paint(alone, [record.prompt], [record.seed], plan)
+        wanted = Wanted(prompt=record.prompt, num_samples=1, seed=record.seed)
+        [[picture]] = paint(alone, [wanted], plan)
         return picture
 
     def complete_text(

@@ -126,9 +126,12 @@ class DallePytorch(nn.Module):
 
     # Decoding: one prefill for each prompt, then one position at a time.
 
-    def new_cache(self, *, prompts: int, samples: int) -> Decoding:
-        """Room for what is kept of `prompts` texts with `samples` pictures each."""
-        return new_decoding(self.config, prompts=prompts, samples=samples, like=self.head.weight)
+    def new_cache(self, *, prompts: int, samples: int, nulls: int = 0) -> Decoding:
+        """Room for what is kept of `prompts` texts with `samples` pictures each, and
+        for as many pictures again without a caption, which share `nulls` ones."""
+        return new_decoding(
+            self.config, prompts=prompts, samples=samples, nulls=nulls, like=self.head.weight
+        )
 
     def prefill(
         self,
