@@ -66,8 +66,9 @@ class GenerateCommand:
     right. `15 0` keeps the top 15 rows."""
     complete_text: bool = False
     """Go on with the prompts as captions, instead of drawing pictures."""
-    launch: int = 32
-    """How many pictures are sampled at once."""
+    launch: int | None = None
+    """How many pictures are sampled at once, at most; None: as many as pay and fit into memory.
+    With bfloat16 and float16 a picture depends on it."""
     graph: bool = True
     """On CUDA devices, record a step of sampling as a CUDA graph and play it."""
     device: str = "auto"

@@ -21,7 +21,7 @@ from dalle.nn.masks import dense_mask
 from dalle.protocols import Batch, Task
 from dalle.training.fsdp import layers
 from dalle.training.recompute import recompute_layers
-from dalle.training.storages import Live, key_of, saved_bytes
+from dalle.storages import Live, key_of, saved_bytes
 
 FLOAT = 4
 BLOCK = {"gpu": 512, "cpu": 1}

@@ -15,7 +15,7 @@ from dalle.training.launch import close_world, open_world
 from dalle.training.memory import StepMemory, count_flop, measure_step, size_of
 from dalle.training.plan import Setting, held
 from dalle.training.settings import TrainConfig
-from dalle.training.storages import saved_bytes
+from dalle.storages import saved_bytes
 from dalle.training.update import build_updater
 from tests.toys import ToyTask
 
