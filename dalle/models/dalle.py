@@ -130,6 +130,8 @@ class Dalle(nn.Module):
         )
         self.text_head = nn.Linear(width, config.text_vocab + 1)
         self.image_head = nn.Linear(width, config.image_vocab)
+        self.by_blocks: frozenset[Pattern] = frozenset()
+        """Patterns that run by blocks over a whole stream, where the device has kernels for it."""
         self._whole_stream: WholeStream | None = None
         self.reset_parameters()
 
@@ -268,9 +270,11 @@ class Dalle(nn.Module):
         return self.image_embedding(inputs) + places.flatten(0, 1)[: inputs.shape[1]]
 
     def _over_everything(self, device: torch.device) -> WholeStream:
-        if self._whole_stream is None or self._whole_stream.device != device:
-            self._whole_stream = WholeStream(self.patterns, self.layout, device)
-        return self._whole_stream
+        stream = self._whole_stream
+        if stream is None or stream.device != device or stream.by_blocks != self.by_blocks:
+            stream = WholeStream(self.patterns, self.layout, device, by_blocks=self.by_blocks)
+            self._whole_stream = stream
+        return stream
 
 
 def _logits(head: nn.Linear, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:

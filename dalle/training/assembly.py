@@ -1,18 +1,26 @@
 """A model with its averages and its updater, put together in the order that strategies need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+import torch
 from torch import nn
 
 from dalle.checkpoint.load import WEIGHTS
 from dalle.checkpoint.weights import load_weights
+from dalle.models.dalle import Dalle
+from dalle.training.attention_race import choose_attention
 from dalle.training.ema import DividedEma, Ema
 from dalle.training.settings import TrainConfig
 from dalle.training.shards import Shards
 from dalle.training.state import TRAINING
 from dalle.training.update import Updater, build_updater
 from dalle.training.world import World
+
+TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,10 +29,17 @@ class Assembled:
 
     ema: Ema | DividedEma | None
     updater: Updater
+    attention: dict[str, str]
+    """The form of each sparse pattern, where there was a choice."""
 
 
 def assemble(
-    module: nn.Module, world: World, config: TrainConfig, *, folder: Path | None
+    module: nn.Module,
+    world: World,
+    config: TrainConfig,
+    *,
+    folder: Path | None,
+    attention: Mapping[str, str] = NOTHING,
 ) -> Assembled:
     """Bring a model to the device, and build what trains it.
 
@@ -34,6 +49,7 @@ def assemble(
         config: how it is trained.
         folder: the step that weights, averages and the optimizer's state come from; None for a
             new run.
+        attention: the forms that the run began with.
 
     Raises:
         CheckpointError: the step is of another model.
@@ -44,13 +60,23 @@ def assemble(
     if not world.divides_weights:  # else each layer goes there as it is divided
         module.to(world.device)
     module.train()
+    chosen = {}
+    if isinstance(module, Dalle):
+        chosen = choose_attention(
+            module,
+            world.device,
+            world,
+            samples=config.batch_size // (world.size * config.micro_batches),
+            dtype=TYPES.get(world.precision, torch.float32),
+            known=attention,
+        )
     # Copied before DeepSpeed lays hands on the module, or of what was divided already.
     ema = None if world.divides_weights else _average(module, config, folder)
     state = None if folder is None else folder / TRAINING
     updater = build_updater(world, module, config, state=state)
     if world.divides_weights:
         ema = _average(module, config, folder, shards=updater.shards)
-    return Assembled(ema=ema, updater=updater)
+    return Assembled(ema=ema, updater=updater, attention=chosen)
 
 
 def _average(

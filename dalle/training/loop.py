@@ -157,7 +157,8 @@ class _Training:
         resume = world.on_main(lambda: find_resume(run, world, model, allow_change=allow_change))
         folder = None if resume is None else Path(resume["path"])
         self.size = sum(p.numel() for p in self.module.parameters())
-        parts = assemble(self.module, world, self.config, folder=folder)
+        known = {} if resume is None else resume["attention"]
+        parts = assemble(self.module, world, self.config, folder=folder, attention=known)
         self.ema, self.shards = parts.ema, parts.updater.shards
         self.stepper = Stepper(
             task=run.task,
@@ -166,7 +167,7 @@ class _Training:
             updater=parts.updater,
             finite=FiniteCheck(resume and resume["finite"]),
         )
-        self.saver = Saver(run, world, self.module, self.ema, parts.updater)
+        self.saver = Saver(run, world, self.module, parts)
         self.start = self.done = 0 if resume is None else int(resume["step"])
         self.held_out: dict[str, float] | None = resume and resume["held_out"]
         self.metrics: dict[str, float] = {}

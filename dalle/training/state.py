@@ -32,8 +32,8 @@ def find_resume(
 ) -> dict[str, Any] | None:
     """Where to go on, as JSON values; None for a new run.
 
-    They are `path`, `step`, `held_out`, `finite` (what `FiniteCheck` remembered), and `skipped`
-    (which steps are not whole).
+    They are `path`, `step`, `held_out`, `finite` (what `FiniteCheck` remembered), `attention`
+    (which forms were chosen), and `skipped` (which steps are not whole).
 
     Args:
         run: this command's.
@@ -55,6 +55,7 @@ def find_resume(
         "step": found.step,
         "held_out": saved.get("held_out"),
         "finite": saved.get("skipped"),
+        "attention": saved.get("attention", {}),
         "skipped": [f"{item.path.name} is not whole: {item.reason}" for item in found.skipped],
     }
 

@@ -79,9 +79,7 @@ def test_blocks_on_a_gpu_equal_the_dense_mask_with_their_gradients(name: str) ->
     device, pattern = torch.device("cuda"), PATTERNS[name]
     forms = (
         partial(block_sparse_attention, blocks=cut_into_blocks(pattern, PUBLISHED, device)),
-        partial(
-            F.scaled_dot_product_attention, attn_mask=dense_mask(pattern, PUBLISHED, device)
-        ),
+        partial(F.scaled_dot_product_attention, attn_mask=dense_mask(pattern, PUBLISHED, device)),
     )
     torch.manual_seed(0)
     weights = torch.randn(1, 4, PUBLISHED.length, 64, device=device, dtype=torch.bfloat16)
