@@ -71,6 +71,9 @@ class GenerateCommand:
     With bfloat16 and float16 a picture depends on it."""
     graph: bool = True
     """On CUDA devices, record a step of sampling as a CUDA graph and play it."""
+    dry_run: bool = False
+    """Sample a few codes of a launch, say what memory and time it takes, and write nothing; prompts
+    may be left out."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -100,7 +103,9 @@ def run(command: GenerateCommand) -> None:
             weights=command.weights,
             processes=processes,
         )
-        if command.complete_text:
+        if command.dry_run:
+            _dry_run(model, request, len(prompts))
+        elif command.complete_text:
             _complete(model, [line.prompt for line in prompts], request)
         elif processes.is_main:
             _generate(model, prompts, request, command.out)
@@ -116,7 +121,7 @@ def _prompts(command: GenerateCommand) -> "list[PromptLine]":
     prompts = [PromptLine(prompt=text) for text in command.texts]
     if command.prompts is not None:
         prompts += read_prompts(command.prompts)
-    if not prompts:
+    if not prompts and not command.dry_run:
         raise InputError('no prompt came; give some, or a file with --prompts ("" is no condition)')
     return prompts
 
@@ -138,6 +143,26 @@ def _request(command: GenerateCommand) -> "Request":
         launch=command.launch,
         graph=command.graph,
     )
+
+
+def _dry_run(model: "Pipeline", request: "Request", num_prompts: int) -> None:
+    from dalle.sampling.rehearsal import rehearse
+
+    found = rehearse(model, request, max(1, num_prompts))
+    if not model.processes.is_main:
+        return
+    mib = 2**20
+    print(f"{found.launch:,} pictures at once, of {max(1, num_prompts):,} prompts")
+    print(
+        f"keys and values: {found.per_picture / mib:,.2f} MiB a picture, "
+        f"{found.per_prompt / mib:,.2f} MiB a prompt"
+    )
+    print(
+        f"peak memory: {found.peak / mib:,.0f} MiB; {found.free / mib:,.0f} MiB were free, enough "
+        f"for about {found.largest:,} pictures at once (counted, not tried)"
+    )
+    print(f"{found.pictures_a_second:.3g} pictures a second by this process, without a reranker")
+    print("nothing was written")
 
 
 def _complete(model: "Pipeline", beginnings: list[str], request: "Request") -> None:

@@ -131,7 +131,7 @@ class Dalle(nn.Module):
         self.text_head = nn.Linear(width, config.text_vocab + 1)
         self.image_head = nn.Linear(width, config.image_vocab)
         self.by_blocks: frozenset[Pattern] = frozenset()
-        """Patterns that run by blocks over a whole stream, where the device has kernels for it."""
+        """Patterns that run by blocks over a whole stream, see `run_by_blocks`."""
         self._whole_stream: WholeStream | None = None
         self.reset_parameters()
 
@@ -152,6 +152,11 @@ class Dalle(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.transformer.reset_parameters()
+
+    def run_by_blocks(self, patterns: frozenset[Pattern]) -> None:
+        """Let layers of these patterns run by blocks over a whole stream, where the device has
+        kernels for it, and all others as they do."""
+        self.by_blocks, self._whole_stream = patterns, None
 
     @property
     def start_of_image(self) -> int:
@@ -270,11 +275,11 @@ class Dalle(nn.Module):
         return self.image_embedding(inputs) + places.flatten(0, 1)[: inputs.shape[1]]
 
     def _over_everything(self, device: torch.device) -> WholeStream:
-        stream = self._whole_stream
-        if stream is None or stream.device != device or stream.by_blocks != self.by_blocks:
-            stream = WholeStream(self.patterns, self.layout, device, by_blocks=self.by_blocks)
-            self._whole_stream = stream
-        return stream
+        if self._whole_stream is None or self._whole_stream.device != device:
+            self._whole_stream = WholeStream(
+                self.patterns, self.layout, device, by_blocks=self.by_blocks
+            )
+        return self._whole_stream
 
 
 def _logits(head: nn.Linear, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b v"]:

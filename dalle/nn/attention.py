@@ -105,7 +105,7 @@ class WholeStream:
         *,
         by_blocks: frozenset[Pattern] = frozenset(),
     ) -> None:
-        self.device, self.by_blocks = device, by_blocks
+        self.device = device
         forms = {
             pattern: choose_form(pattern, layout, device, by_blocks=pattern in by_blocks)
             for pattern in set(patterns)

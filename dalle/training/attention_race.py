@@ -60,7 +60,7 @@ def choose_attention(
     chosen: dict[str, str] = processes.on_main(race)
     for name, form in chosen.items():
         log.info("%s layers run as %s attention", name, form)
-    model.by_blocks = frozenset(p for name, p in sparse.items() if chosen[name] == BLOCKS)
+    model.run_by_blocks(frozenset(p for name, p in sparse.items() if chosen[name] == BLOCKS))
     return chosen
 
 
