@@ -22,6 +22,7 @@ from peers import peers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dalle.device_memory import keep_freed_memory
 from dalle.models.dalle import Dalle, DalleConfig
 from dalle.nn.masks import dense_mask
 from dalle.training.optim import OptimConfig, build_optimizer
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
+    keep_freed_memory()  # as `dalle train` does
     first = ceilings()
     rows: list[dict[str, object]] = []
     for precision in ("float32", "bfloat16"):

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "dalle"
 FLOORS = (
     (
         *("errors", "protocols", "config", "layout", "json_files", "pictures", "picture_files"),
-        *("processes", "launched"),
+        *("processes", "launched", "device_memory", "storages"),
     ),
     ("nn",),
     ("models",),

@@ -76,10 +76,14 @@ class GenerateCommand:
     """Of --between, both ends included."""
     complete_text: bool = False
     """Go on with the prompts as captions, instead of drawing pictures."""
-    launch: int = 32
-    """How many pictures are sampled at once."""
+    launch: int | None = None
+    """How many pictures are sampled at once, at most; None: as many as pay and fit into memory.
+    With bfloat16 and float16 a picture depends on it."""
     graph: bool = True
     """On CUDA devices, record a step of sampling as a CUDA graph and play it."""
+    dry_run: bool = False
+    """Sample a few codes of a launch, say what memory and time it takes, and write nothing; prompts
+    may be left out."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -110,6 +114,9 @@ def run(command: GenerateCommand) -> None:
             text_tokenizer=command.text_tokenizer,
             processes=processes,
         )
+        if command.dry_run:
+            _dry_run(model, request, len(prompts))
+            return
         if command.complete_text:
             _complete(model, [line.prompt for line in prompts], request)
             processes.barrier()
@@ -133,7 +140,7 @@ def _prompts(command: GenerateCommand) -> "list[PromptLine]":
     wordless = command.variations_of or command.between
     if command.complete_text and wordless:
         raise InputError("--complete-text goes on with prompts; it has no use for vectors")
-    if not prompts and not wordless:
+    if not prompts and not wordless and not command.dry_run:
         raise InputError('no prompt came; give some, or a file with --prompts ("" is no condition)')
     return prompts
 
@@ -163,6 +170,26 @@ def _request(command: GenerateCommand) -> "Request":
         launch=command.launch,
         graph=command.graph,
     )
+
+
+def _dry_run(model: "Pipeline", request: "Request", num_prompts: int) -> None:
+    from dalle.sampling.rehearsal import rehearse
+
+    found = rehearse(model, request, max(1, num_prompts))
+    if not model.processes.is_main:
+        return
+    mib = 2**20
+    print(f"{found.launch:,} pictures at once, of {max(1, num_prompts):,} prompts")
+    print(
+        f"keys and values: {found.per_picture / mib:,.2f} MiB a picture, "
+        f"{found.per_prompt / mib:,.2f} MiB a prompt"
+    )
+    print(
+        f"peak memory: {found.peak / mib:,.0f} MiB; {found.free / mib:,.0f} MiB were free, enough "
+        f"for about {found.largest:,} pictures at once (counted, not tried)"
+    )
+    print(f"{found.pictures_a_second:.3g} pictures a second by this process, without a reranker")
+    print("nothing was written")
 
 
 def _complete(model: "Pipeline", beginnings: list[str], request: "Request") -> None:

@@ -111,7 +111,7 @@ def vector_folder(cache: str | None) -> Path:
 
 def text_vectors(clip: ConditionClip, captions: Path) -> Float[Tensor, "n e"]:
     """Unit vectors of the captions in a file, one a line."""
-    texts = read_prompts(captions)
+    texts = [line.prompt for line in read_prompts(captions)]
     at_once = [texts[i : i + 256] for i in range(0, len(texts), 256)]
     with torch.no_grad():
         return torch.cat([clip.embedder.encode_texts(some).float().cpu() for some in at_once])

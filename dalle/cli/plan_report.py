@@ -111,9 +111,7 @@ def _memory(
             f"{run.loop.micro_batches} micro-batches; make it a multiple of {parts}"
         )
     samples, recompute = run.loop.batch_size // parts, run.loop.recompute
-    frozen = (0, 0)
-    if what.tokenizer is not None:
-        frozen = measure_encoding(what.tokenizer, samples=min(samples, TOKENIZER_CHUNK), on=on)
+    frozen = frozen_beside(what, samples=samples, on=on)
     few = counts.of(1, recompute=recompute)
     many = counts.of(samples, recompute=recompute)
     memory, rows = int(command.plan.gpu_gib * GIB), []
@@ -139,6 +137,13 @@ def _memory(
             }
         )
     return {"micro_batch": samples, "rows": rows}
+
+
+def frozen_beside(what: Planned, *, samples: int, on: str) -> tuple[int, int]:
+    """Bytes of the frozen discrete VAE's weights, where a step has one, and what it needs."""
+    if what.tokenizer is None:
+        return 0, 0
+    return measure_encoding(what.tokenizer, samples=min(samples, TOKENIZER_CHUNK), on=on)
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dalle.checkpoint.load import read_config
 from dalle.checkpoint.places import resolve
@@ -26,8 +27,10 @@ class Planned:
     """A task that is measured rather than trained."""
 
     task: Task
+    arrays: dict[str, Tensor]
+    """One sample as the loader would give it: a black picture, a caption that fills its slots."""
     sample: Batch
-    """One sample, of zeros."""
+    """The same as a step reads it."""
     unit: str
     """What a sample is made of, for its rate."""
     units: int
@@ -52,9 +55,9 @@ def planned(command: PlanVae | PlanClip | PlanDalle) -> Planned:
 def _vae(run: VaeRun) -> Planned:
     config = run.model_config()
     task = DvaeTask(config, run.objective_config(), total_steps=run.loop.steps)
-    pixels = torch.zeros(1, config.image_height, config.image_width, 3, dtype=torch.uint8)
-    sample = task.prepare({"image": pixels})
-    return Planned(task=task, sample=sample, unit="pictures", units=1)
+    arrays = {"image": _black(config.image_height, config.image_width)}
+    sample = task.prepare(arrays)
+    return Planned(task=task, arrays=arrays, sample=sample, unit="pictures", units=1)
 
 
 def _clip(run: ClipRun) -> Planned:
@@ -63,13 +66,18 @@ def _clip(run: ClipRun) -> Planned:
     objective = dataclasses.replace(run.objective_config(), wrong_captions=0)  # which reads data
     task = ClipTask(config, text_tokenizer=tokenizer, objective=objective)
     arrays = {
-        "text": torch.from_numpy(tokenizer.empty_stream(slots)[None]),
-        "image": torch.zeros(1, config.image_height, config.image_width, 3, dtype=torch.uint8),
+        "text": _longest(tokenizer, slots),
+        "image": _black(config.image_height, config.image_width),
     }
     if run.wrong_captions:
         arrays["wrong"] = torch.stack([arrays["text"]] * run.wrong_captions, dim=1)
     return Planned(
-        task=task, sample=task.prepare(arrays), unit="pairs", units=1, assumed=(assumed,)
+        task=task,
+        arrays=arrays,
+        sample=task.prepare(arrays),
+        unit="pairs",
+        units=1,
+        assumed=(assumed,),
     )
 
 
@@ -105,20 +113,30 @@ def _dalle(run: DalleRun) -> Planned:
         image_tokenizer=image_tokenizer,
         objective=run.objective_config(),
     )
-    arrays = {
-        "text": torch.from_numpy(tokenizer.empty_stream(config.text_slots)[None]),
-        "codes": torch.zeros(1, *image_tokenizer.grid, dtype=torch.long),
-    }
+    text = {"text": _longest(tokenizer, config.text_slots)}
     if config.both_orders:
-        arrays["picture_first"] = torch.zeros(1, dtype=torch.bool)
+        text["picture_first"] = torch.zeros(1, dtype=torch.bool)
+    codes_of_it = {**text, "codes": torch.zeros(1, *image_tokenizer.grid, dtype=torch.long)}
+    picture = {**text, "image": _black(*image_tokenizer.image_size)}
     return Planned(
         task=task,
-        sample=task.prepare(arrays),
+        arrays=codes_of_it if run.objective.views else picture,
+        sample=task.prepare(codes_of_it),
         unit="tokens",
         units=config.layout.length,
         tokenizer=None if run.objective.views else vae,
         assumed=(words, codes),
     )
+
+
+def _black(height: int, width: int) -> Tensor:
+    return torch.zeros(1, height, width, 3, dtype=torch.uint8)
+
+
+def _longest(tokenizer: TextTokenizer, slots: int) -> Tensor:
+    """The ids of a caption that leaves no slot to pads."""
+    ids = torch.from_numpy(tokenizer.empty_stream(slots)[None])
+    return torch.cat([ids[:, :1], torch.zeros_like(ids[:, 1:])], dim=1)
 
 
 def _text_tokenizer(run: ClipRun | DalleRun) -> tuple[TextTokenizer, str]:

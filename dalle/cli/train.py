@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from dalle.cli.clip_gen import prepare_clip_gen
+from dalle.cli.dry_run import dry_run
 from dalle.cli.picture_codes import (
     code_settings,
     encode_once,
     image_tokenizer_folder,
     load_image_tokenizer,
 )
+from dalle.cli.plan import PlanClip, PlanDalle, PlanVae
 from dalle.cli.start_from import new_decoder, start_of
 from dalle.cli.training_data import (
     Parts,
@@ -24,6 +26,7 @@ from dalle.cli.training_data import (
     text_tokenizer,
 )
 from dalle.config import to_json
+from dalle.device_memory import keep_freed_memory
 from dalle.presets import ClipRun, DalleRun, VaeRun
 from dalle.presets.settings import height_and_width
 from dalle.protocols import Task
@@ -32,12 +35,14 @@ from dalle.training.dalle_task import DalleTask, Neighbours
 from dalle.training.dvae_task import DvaeTask
 from dalle.training.loop import train
 
-NOT_KEPT = ("preset", "resume", "out", "allow_change")
+NOT_KEPT = ("preset", "resume", "out", "dry_run", "allow_change")
 """What says where settings come from, and is none itself."""
 
 
 def train_vae(run: VaeRun) -> None:
     """Train a discrete VAE."""
+    if run.dry_run:
+        return dry_run(PlanVae(run=run))
     out, config = out_folder(run.out), run.model_config()
     # Captions play no part, so pictures without any are welcome.
     size = (config.image_height, config.image_width)
@@ -48,6 +53,8 @@ def train_vae(run: VaeRun) -> None:
 
 def train_clip(run: ClipRun) -> None:
     """Train a CLIP."""
+    if run.dry_run:
+        return dry_run(PlanClip(run=run))
     out, size = out_folder(run.out), height_and_width(run.model.image_size)
     parts = open_parts(run.data, size, keep_empty=False)
     tokenizer = text_tokenizer(run.text, parts.train, begun=newest_step(out))
@@ -64,6 +71,8 @@ def train_clip(run: ClipRun) -> None:
 def train_dalle(run: DalleRun) -> None:
     """Train a DALL·E over the codes of a discrete VAE, or train one on; with `--condition clip`,
     CLIP-GEN's."""
+    if run.dry_run:
+        return dry_run(PlanDalle(run=run))
     out = out_folder(run.out)
     if run.condition.condition == "clip":
         prepared = prepare_clip_gen(run, out)
@@ -107,6 +116,7 @@ def _train(
     *,
     start_from: Path | None = None,
 ) -> None:
+    keep_freed_memory()
     result = train(
         task,
         run.train_config(),

@@ -115,6 +115,8 @@ class ImageDecoder(nn.Module):
             init_gain=config.init_gain,
         )
         self.image_head = nn.Linear(config.width, config.image_vocab)
+        self.by_blocks: frozenset[Pattern] = frozenset()
+        """Patterns that run by blocks over a whole stream, see `run_by_blocks`."""
         self._whole_stream: WholeStream | None = None
 
     def reset_image_half(self, *embeddings: nn.Embedding) -> None:
@@ -132,6 +134,11 @@ class ImageDecoder(nn.Module):
         nn.init.zeros_(self.image_head.weight)
         nn.init.zeros_(self.image_head.bias)
         self.transformer.reset_parameters()
+
+    def run_by_blocks(self, patterns: frozenset[Pattern]) -> None:
+        """Let layers of these patterns run by blocks over a whole stream, where the device has
+        kernels for it, and all others as they do."""
+        self.by_blocks, self._whole_stream = patterns, None
 
     @property
     def start_of_image(self) -> int:
@@ -230,5 +237,7 @@ class ImageDecoder(nn.Module):
 
     def _over_everything(self, device: torch.device) -> WholeStream:
         if self._whole_stream is None or self._whole_stream.device != device:
-            self._whole_stream = WholeStream(self.patterns, self.layout, device)
+            self._whole_stream = WholeStream(
+                self.patterns, self.layout, device, by_blocks=self.by_blocks
+            )
         return self._whole_stream

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dalle.layout import StreamLayout
+from dalle.nn.block_sparse import block_sparse_attention, cut_into_blocks
 from dalle.nn.masks import Pattern, dense_mask
 from dalle.nn.windowed_attention import windowed_attention
 from dalle.nn.windows import cut_into_windows
@@ -72,15 +73,21 @@ def dense_attention(
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def choose_form(pattern: Pattern, layout: StreamLayout, device: torch.device) -> Form:
+def choose_form(
+    pattern: Pattern, layout: StreamLayout, device: torch.device, *, by_blocks: bool = False
+) -> Form:
     """The exact form of a pattern that is fastest over a whole stream.
 
-    A rule on sizes and the kind of device, not a race at start-up: forms agree within rounding
-    only, and which one won would depend on what else the machine does, so that a resumed run
-    could leave the curve of the unbroken one. On the CPU the race has one winner anyhow: wherever
-    windows save enough to pay for their many small products, they beat every other form measured
-    (docs/performance.md).
+    On the CPU by a rule on sizes, not a race at start-up: forms agree within rounding only, and the
+    race has one winner anyhow: wherever windows save enough to pay for their many small products,
+    they beat every other form measured (docs/performance.md).
+
+    Args:
+        by_blocks: whether a sparse pattern runs by blocks, as training may have found to be the
+            fastest on a GPU.
     """
+    if by_blocks:
+        return partial(block_sparse_attention, blocks=cut_into_blocks(pattern, layout, device))
     if device.type == "cpu" and pattern.name != "full" and pattern.reads_all_text:
         windows = cut_into_windows(pattern, layout)
         scores = layout.image * (layout.image_start + windows.window)
@@ -96,10 +103,18 @@ class WholeStream:
     """Attention over all slots at once, as in training."""
 
     def __init__(
-        self, patterns: tuple[Pattern, ...], layout: StreamLayout, device: torch.device
+        self,
+        patterns: tuple[Pattern, ...],
+        layout: StreamLayout,
+        device: torch.device,
+        *,
+        by_blocks: frozenset[Pattern] = frozenset(),
     ) -> None:
         self.device = device
-        forms = {pattern: choose_form(pattern, layout, device) for pattern in set(patterns)}
+        forms = {
+            pattern: choose_form(pattern, layout, device, by_blocks=pattern in by_blocks)
+            for pattern in set(patterns)
+        }
         self.forms = tuple(forms[pattern] for pattern in patterns)
 
     def __call__(

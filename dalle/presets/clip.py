@@ -53,6 +53,9 @@ class ClipRun:
     too."""
     out: str | None = None
     """Folder of the run."""
+    dry_run: bool = False
+    """Do the step that needs the most memory, on no data, say what it took and what would fit, and
+    write nothing."""
     seed: int = 0
     device: DeviceName = "auto"
     allow_change: tuple[str, ...] = ()

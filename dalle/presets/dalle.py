@@ -80,6 +80,9 @@ class DalleRun:
     """Folder or run of a CLIP that is to rank pictures; it goes into the model's folder too."""
     out: str | None = None
     """Folder of the run."""
+    dry_run: bool = False
+    """Do the step that needs the most memory, on no data, say what it took and what would fit, and
+    write nothing."""
     seed: int = 0
     device: DeviceName = "auto"
     allow_change: tuple[str, ...] = ()

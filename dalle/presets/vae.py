@@ -72,6 +72,9 @@ class VaeRun:
     too."""
     out: str | None = None
     """Folder of the run."""
+    dry_run: bool = False
+    """Do the step that needs the most memory, on no data, say what it took and what would fit, and
+    write nothing."""
     seed: int = 0
     device: DeviceName = "auto"
     allow_change: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Wishes(TypedDict, total=False):
     image: Image.Image | str | Path | None
     rect: tuple[int, int] | None
     rank_by: RankBy
-    launch: int
+    launch: int | None
     graph: bool
 
 
@@ -58,8 +58,9 @@ class Request:
     to the right. (k, 0) keeps the top k rows."""
     rank_by: RankBy = "auto"
     """ "auto" takes the reranker where there is one."""
-    launch: int = 32
-    """How many pictures are sampled at once; more need more memory."""
+    launch: int | None = None
+    """How many pictures are sampled at once, at most; None: as many as pay, and fit into memory.
+    With a model in 16 bits a picture depends on it."""
     graph: bool = True
     """On CUDA devices, record a step of sampling as a graph and play it."""
 
@@ -74,7 +75,7 @@ class Request:
             raise InputError(
                 f"seed is {self.seed}; expected 0 <= seed and seed + num_samples <= 2^63"
             )
-        if self.launch < 1:
+        if self.launch is not None and self.launch < 1:
             raise InputError(f"launch is {self.launch}; expected at least 1 picture at once")
         if self.rank_by not in ("auto", "clip", "log_prob"):
             raise InputError(f"rank_by is {self.rank_by!r}; expected auto, clip or log_prob")

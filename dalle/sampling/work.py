@@ -1,6 +1,7 @@
 """What is to be sampled, and how far it is: some launches at a time, each scored while the next one
 is sampled."""
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from dalle.device_memory import free_bytes
 from dalle.processes import Processes
 from dalle.protocols import Decoder, ImageTokenizer, Reranker
 from dalle.sampling.behind import Behind
@@ -21,6 +23,7 @@ from dalle.sampling.drawing import score
 from dalle.sampling.filters import Sampling
 from dalle.sampling.fixed_step import FixedSteps
 from dalle.sampling.joint_prompts import VectorPrompt
+from dalle.sampling.launch_memory import launch_in_room
 from dalle.sampling.launches import LaunchShape, launch_shape, launches
 from dalle.sampling.picture import Origin, ScoreKind
 from dalle.sampling.request import Request, Wanted
@@ -75,7 +78,7 @@ class Work:
         self.seeds = [one.seed + i for one in wanted for i in range(one.num_samples)]
         self.start = 0
         """The first picture that is not sampled yet."""
-        self.launch = plan.request.launch
+        self.launch = plan.request.launch or self._launch_in_room()
         """Pictures at once, at most."""
         self.shape = self._shape(self.launch)
         """One for all that is left, so that any number of processes samples a picture beside the
@@ -137,6 +140,17 @@ class Work:
                 "some",
                 stacklevel=3,
             )
+
+    def _launch_in_room(self) -> int:
+        model, sharing = self.parts.model, self.parts.processes
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", sharing.size))
+        return launch_in_room(
+            model,
+            [one.num_samples for one in self.wanted],
+            guided=self.plan.sampling.guidance != 1.0,
+            free=free_bytes(model.device) // (here if model.device.type == "cpu" else 1),
+            processes=sharing,
+        )
 
     def _shape_of(self, size: int) -> LaunchShape:
         return self.shape if size == self.shape.size else self._shape(size)

@@ -20,6 +20,7 @@ from dalle.errors import ConfigError, Interrupted, NonFiniteError
 from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
 from dalle.training import noise
+from dalle.training.assembly import assemble
 from dalle.training.finite import FiniteCheck
 from dalle.training.gain import Gain
 from dalle.training.held_out import EvaluatedModel, HeldOut
@@ -29,11 +30,10 @@ from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
 from dalle.training.signals import INTERRUPTED, StopRequest
-from dalle.training.start import average, begin
-from dalle.training.state import TRAINING, Run, find_resume
+from dalle.training.start import begin
+from dalle.training.state import Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
-from dalle.training.update import build_updater
 from dalle.training.watch import SLOW_SECONDS, STEP_SECONDS, Watch, forget_processes
 from dalle.training.world import World
 
@@ -168,25 +168,17 @@ class _Training:
         folder = None if resume is None else Path(resume["path"])
         begin(self.module, run, world, folder)
         self.size = sum(p.numel() for p in self.module.parameters())
-        if not world.divides_weights:  # else each layer goes there as it is divided
-            self.module.to(world.device)
-        self.module.train()
-        # Copied before DeepSpeed lays hands on the module, or of what was divided already.
-        ema = None if world.divides_weights else average(self.module, self.config, folder)
-        state = None if folder is None else folder / TRAINING
-        updater = build_updater(world, self.module, self.config, state=state)
-        self.shards = updater.shards
-        if world.divides_weights:
-            ema = average(self.module, self.config, folder, shards=self.shards)
-        self.ema = ema
+        known = {} if resume is None else resume["attention"]
+        parts = assemble(self.module, world, self.config, folder=folder, attention=known)
+        self.ema, self.shards = parts.ema, parts.updater.shards
         self.stepper = Stepper(
             task=run.task,
             config=self.config,
             world=world,
-            updater=updater,
+            updater=parts.updater,
             finite=FiniteCheck(resume and resume["finite"]),
         )
-        self.saver = Saver(run, world, self.module, self.ema, updater)
+        self.saver = Saver(run, world, self.module, parts)
         self.start = self.done = 0 if resume is None else int(resume["step"])
         self.held_out: dict[str, float] | None = resume and resume["held_out"]
         self.gain = Gain.of(self.config.stop_after_no_gain, resume and resume["gain"])

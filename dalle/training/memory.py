@@ -20,9 +20,9 @@ from dalle.models.image_decoder import ImageDecoder
 from dalle.nn.attention import WholeStream
 from dalle.nn.masks import dense_mask
 from dalle.protocols import Batch, Task
+from dalle.storages import Live, key_of, saved_bytes
 from dalle.training.fsdp import layers
 from dalle.training.recompute import recompute_layers
-from dalle.training.storages import Live, key_of, saved_bytes
 
 FLOAT = 4
 BLOCK = {"gpu": 512, "cpu": 1}

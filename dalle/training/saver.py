@@ -24,11 +24,10 @@ from dalle.checkpoint.steps import RUN, prune_steps, step_folder
 from dalle.config import to_json
 from dalle.errors import CheckpointError, DalleError, NonFiniteError, RankError
 from dalle.training import lora
+from dalle.training.assembly import Assembled
 from dalle.training.background import Background
-from dalle.training.ema import DividedEma, Ema
 from dalle.training.shards import shape_of, whole_weights
 from dalle.training.state import TRAINING, Run, versions
-from dalle.training.update import Updater
 from dalle.training.world import World
 
 OWN = frozenset({CONFIG, RUN, MANIFEST, *WEIGHTS.values()})
@@ -47,15 +46,14 @@ class Saver:
         run: Run,
         world: World,
         module: nn.Module,
-        ema: Ema | DividedEma | None,
-        updater: Updater,
+        parts: Assembled,
     ) -> None:
-        self._run, self._world = run, world
-        self._module, self._ema, self._updater = module, ema, updater
+        self._run, self._world, self._attention = run, world, parts.attention
+        self._module, self._ema, self._updater = module, parts.ema, parts.updater
         self._extra: dict[str, Any] = {}
         self._previous: Path | None = None
         state = sum(shape_of(p).numel() * p.element_size() for p in module.parameters())
-        self._needed = state * (3 if ema is None else 4)
+        self._needed = state * (3 if parts.ema is None else 4)
         self._background = Background()
         self._on_its_way: Path | None = None
         self._neighbours: dict[str, Entry] = {}
@@ -216,6 +214,7 @@ class Saver:
             "strategy": self._world.strategy,
             "offload": self._world.offload,
             "precision": self._world.precision,
+            "attention": self._attention,
             "held_out": held_out and {k: v for k, v in held_out.items() if math.isfinite(v)},
             "train": to_json(config),
             "config": to_json(dict(self._run.settings)),

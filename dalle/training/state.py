@@ -38,7 +38,7 @@ def find_resume(
     """Where to go on, as JSON values; None for a new run.
 
     They are `path`, `step`, `held_out`, `gain` and `finite` (what `Gain` and `FiniteCheck`
-    remembered), and `skipped` (which steps are not whole).
+    remembered), `attention` (which forms were chosen), and `skipped` (which steps are not whole).
 
     Args:
         run: this command's.
@@ -61,6 +61,7 @@ def find_resume(
         "held_out": saved.get("held_out"),
         "gain": saved.get("gain"),
         "finite": saved.get("skipped"),
+        "attention": saved.get("attention", {}),
         "skipped": [f"{item.path.name} is not whole: {item.reason}" for item in found.skipped],
     }
 

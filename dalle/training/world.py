@@ -28,6 +28,11 @@ class World(Processes):
         return self.strategy in DIVIDING
 
     @property
+    def plan_name(self) -> str:
+        """The strategy by the names of `dalle launch-config`, or "single"."""
+        return f"{self.strategy}-offload" if self.offload else self.strategy
+
+    @property
     def device(self) -> torch.device:
         """Where this process computes."""
         return self.accelerator.device

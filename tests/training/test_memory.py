@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from dalle.cli.plan import CLIP_PLANS, DALLE_PLANS, VAE_PLANS, PlanDalle
 from dalle.cli.plan_task import Planned, planned
 from dalle.protocols import Batch, Loss
+from dalle.storages import saved_bytes
 from dalle.training.ema import Ema
 from dalle.training.launch import close_world, open_world
 from dalle.training.memory import StepMemory, count_flop, measure_step, size_of
 from dalle.training.plan import Setting, held
 from dalle.training.settings import TrainConfig
-from dalle.training.storages import saved_bytes
 from dalle.training.update import build_updater
 from tests.toys import ToyTask
 

@@ -59,6 +59,8 @@ class Live(TorchDispatchMode):
         return result
 
     def _see(self, tensor: Tensor) -> None:
+        if tensor.layout is torch._mkldnn:  # type: ignore[attr-defined]
+            return  # weights laid out for oneDNN, which has them in a memory of its own
         key = key_of(tensor)
         if key in self._known or key in self._watched:
             return
@@ -72,6 +74,11 @@ class Live(TorchDispatchMode):
             self._events.append((number, -size))
 
         self._watched[key] = weakref.ref(tensor.untyped_storage(), gone)
+
+    @property
+    def now(self) -> int:
+        """Bytes of the storages that live."""
+        return sum(change for _, change in self._events)
 
     def peak(self, *, without: set[int]) -> int:
         """The most bytes at a time, but for storages that still live and are named."""
