@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dalle import device_memory
-from dalle.device_memory import PeakMemory, free_bytes
+from dalle.device_memory import free_bytes
 
 CPU = torch.device("cpu")
 MIB = 2**20
