@@ -138,6 +138,8 @@ class EncodedSample:
     codes: np.ndarray
     """Integers, views x rows x cols: several crops of the same picture."""
     captions: tuple[str, ...]
+    token_ids: tuple[np.ndarray, ...] | None = None
+    """Of each caption, by the run's text tokenizer and of any length, where they are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

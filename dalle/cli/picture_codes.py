@@ -26,6 +26,7 @@ from dalle.errors import ConfigError
 from dalle.protocols import Source
 from dalle.sampling.load import choose_device
 from dalle.tokenizers.image import ModelTokenizer, tokenizer_of
+from dalle.tokenizers.text import TextTokenizer
 from dalle.training.dalle_task import view_of
 
 
@@ -64,11 +65,13 @@ class CodeSettings:
     """Crops of each picture to train on; the held-out part has its centre only."""
     augment: bool
     device: str
-    cache: str | None
-    """Folder of the token cache; None for the user's."""
+    cache: Path
+    """Folder of the token cache."""
     part: int = 0
     parts: int = 1
     """Which share of the work is this process's."""
+    text: TextTokenizer | None = None
+    """Captions become its ids, too."""
 
 
 def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings) -> Parts:
@@ -103,7 +106,8 @@ def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings)
             return cached_codes(
                 source,
                 encoding,
-                cache_folder(settings.cache),
+                settings.cache,
+                text=settings.text,
                 part=settings.part,
                 parts=settings.parts,
                 say=say,

@@ -6,6 +6,7 @@ from typing import Any
 
 from dalle.cli.picture_codes import (
     CodeSettings,
+    cache_folder,
     encode_once,
     image_tokenizer_folder,
     load_image_tokenizer,
@@ -66,7 +67,13 @@ def train_dalle(run: DalleRun) -> None:
     begun = newest_step(out)
     vae = image_tokenizer_folder(run.vae, begun=begun)
     image_tokenizer = load_image_tokenizer(vae, device=run.device)
-    parts = open_parts(run.data, image_tokenizer.image_size, keep_empty=run.objective.keep_empty)
+    cache = cache_folder(run.data.cache)
+    parts = open_parts(
+        run.data,
+        image_tokenizer.image_size,
+        keep_empty=run.objective.keep_empty,
+        cache=cache if run.objective.views else None,
+    )
     tokenizer = text_tokenizer(run.text, parts.train, begun=begun)
     count_long_captions(tokenizer, run.text, parts.train)
     task = DalleTask(
@@ -87,7 +94,8 @@ def train_dalle(run: DalleRun) -> None:
             views=run.objective.views,
             augment=run.objective.augment,
             device=run.device,
-            cache=run.data.cache,
+            cache=cache,
+            text=tokenizer,
             part=int(os.environ.get("RANK", "0")),
             parts=int(os.environ.get("WORLD_SIZE", "1")),
         )

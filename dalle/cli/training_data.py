@@ -46,13 +46,20 @@ class Parts:
     held_out: Source | None
 
 
-def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: bool) -> Parts:
+def open_parts(
+    settings: DataSettings,
+    size: tuple[int, int],
+    *,
+    keep_empty: bool,
+    cache: Path | None = None,
+) -> Parts:
     """Open a data set and set its held-out part aside.
 
     Args:
         settings: which one.
         size: (height, width) of the pictures that will be needed.
         keep_empty: whether pictures without a caption are used.
+        cache: where captions are kept.
     """
     if settings.data is None:
         raise ConfigError("--data is missing: give a data set, for example a folder, or `shapes`")
@@ -66,6 +73,7 @@ def open_parts(settings: DataSettings, size: tuple[int, int], *, keep_empty: boo
             at_least=int(LARGEST_CROP * min(size)),
             num_samples=settings.shapes,
             size=max(size),
+            cache=cache,
         )
         if isinstance(source, HubStream):
             return source

@@ -7,7 +7,7 @@ import numpy as np
 
 from dalle.data.order import permutation
 from dalle.data.pictures import Pictures, Report
-from dalle.data.split import Subset, captions_at, key_at, mark_at
+from dalle.data.split import Subset, captions_at, key_at, origin_of
 from dalle.errors import ConfigError
 from dalle.protocols import EncodedSample, Sample, Source
 
@@ -37,10 +37,9 @@ class Chain:
         """The captions of a sample, without its picture being decoded where that is possible."""
         return captions_at(*self._at(index))
 
-    def mark(self, index: int) -> str:
-        """What changes when the file of a sample does."""
-        source, within = self._at(index)
-        return mark_at(source, within)
+    def origin(self, index: int) -> tuple[Source, int]:
+        """Where a sample is from: a source, and its number there."""
+        return origin_of(*self._at(index))
 
     def _at(self, index: int) -> tuple[Source, int]:
         if not 0 <= index < len(self):

@@ -34,6 +34,7 @@ class _Reading:
 
     keep_empty: bool
     at_least: int | None
+    cache: Path | None
 
 
 def open_source(
@@ -44,6 +45,7 @@ def open_source(
     num_samples: int = 100_000,
     size: int = 64,
     seed: int = 0,
+    cache: Path | None = None,
 ) -> Source | HubStream:
     """Open a data set. The first rule that fits decides:
 
@@ -70,6 +72,7 @@ def open_source(
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: the shorter side that will be needed, in pixels (large JPEGs decode faster).
         num_samples, size, seed: of the built-in pictures.
+        cache: where the captions of folders are kept; None keeps none.
 
     Raises:
         InputError: there is no such path.
@@ -87,6 +90,7 @@ def open_source(
             num_samples=num_samples,
             size=size,
             seed=seed,
+            cache=cache,
         )
         parts = [(weight, opened(part)) for weight, part in mixture_parts(name)]
         return open_mixture([(weight, numbered(part, name)) for weight, part in parts])
@@ -102,7 +106,8 @@ def open_source(
             keep_empty=keep_empty,
             at_least=at_least,
         )
-    return _open(place, options, _Reading(keep_empty=keep_empty, at_least=at_least))
+    reading = _Reading(keep_empty=keep_empty, at_least=at_least, cache=cache)
+    return _open(place, options, reading)
 
 
 def numbered(source: Source | HubStream, spec: str) -> Source:
@@ -173,7 +178,11 @@ def _open_folder(path: Path, options: dict[str, tuple[str, ...]], reading: _Read
     templates = _only(options, ("template",), str(path)).get("template", ())
     try:
         return open_folder(
-            path, templates=templates, keep_empty=reading.keep_empty, at_least=reading.at_least
+            path,
+            templates=templates,
+            keep_empty=reading.keep_empty,
+            at_least=reading.at_least,
+            cache=reading.cache,
         )
     except DataError as error:
         tables = (file for name in FILE_NAMES for file in sorted(path.glob(f"*/{name}")))

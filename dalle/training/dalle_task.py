@@ -131,9 +131,14 @@ class DalleTask:
             captions = ()
         if not captions:
             return tokenizer.empty_stream(slots)
-        caption = random.choice(captions) if train else captions[0]
+        chosen = random.choice(range(len(captions))) if train else 0
         dropout = self.objective.bpe_dropout if train else 0.0
-        stream = tokenizer.encode_stream(caption, slots=slots, dropout=dropout, random=random)
+        if dropout == 0 and isinstance(sample, EncodedSample) and sample.token_ids is not None:
+            stream = tokenizer.stream_of(sample.token_ids[chosen], slots=slots)
+        else:
+            stream = tokenizer.encode_stream(
+                captions[chosen], slots=slots, dropout=dropout, random=random
+            )
         kept = apply_long_captions(stream, self.objective.long_captions, key=sample.key)
         return None if kept is None else kept.ids
 
