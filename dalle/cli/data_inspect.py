@@ -1,6 +1,5 @@
 """`dalle data inspect SOURCE`: what a data set holds, and what is wrong with it."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +67,7 @@ def run(command: DataInspectCommand) -> None:
     """
     from dalle.cli.data_report import lines, write_report
     from dalle.cli.training_data import text_tokenizer
+    from dalle.data.cores import usable_cores
     from dalle.data.inspect import Inspection
     from dalle.data.mixture import reports
     from dalle.data.sources import numbered, open_source
@@ -91,7 +91,7 @@ def run(command: DataInspectCommand) -> None:
         source=source,
         tokenizer=text_tokenizer(settings, source, begun=None),
         room=command.text_slots - 1,
-        processes=command.processes or min(LARGEST_NUMBER_OF_PROCESSES, os.cpu_count() or 1),
+        processes=command.processes or min(LARGEST_NUMBER_OF_PROCESSES, usable_cores()),
         most=command.most,
     )
     findings = _look_through(inspection)

@@ -1,6 +1,5 @@
 """Filling the token cache, on one process or many."""
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 
 from dalle import picture_files
 from dalle.data import transforms
+from dalle.data.cores import usable_cores
 from dalle.data.pictures import Pictures
 from dalle.data.split import origin_of
 from dalle.data.token_store import Seen, Store, content_of
@@ -158,7 +158,7 @@ def _make(source: Source, encoding: Encoding, store: Store, span: Span) -> None:
     def read(within: int) -> _Read:
         return _read(source, span.start + within, encoding, store, fresh)
 
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(READERS, usable_cores())) as pool:
         for start in range(0, span.size, step):
             within = range(start, min(start + step, span.size))
             rows = list(pool.map(read, within))
