@@ -47,6 +47,7 @@ class StreamRow:
     captions: tuple[str, ...]
 
 
+@runtime_checkable
 class Stream(Protocol):
     """A data set that is read from beginning to end, of unknown length."""
 
@@ -56,6 +57,10 @@ class Stream(Protocol):
 
     def sample(self, row: StreamRow) -> Sample:
         """A row, decoded. A damaged one raises DataError."""
+        ...
+
+    def key(self, number: int) -> str:
+        """The key of the row of that number."""
         ...
 
 

@@ -76,9 +76,10 @@ class HubStream:
                 for number, row in enumerate(part):
                     captions = self._captions(row)
                     if captions or self._keep_empty:
+                        whole = shard * _ROWS + number
                         yield StreamRow(
-                            number=shard * _ROWS + number,
-                            key=f"{shard}/{number}",
+                            number=whole,
+                            key=self.key(whole),
                             value=row[self._image],
                             captions=captions,
                         )
@@ -92,10 +93,10 @@ class HubStream:
         image = open_image(file, name=name, at_least=self._at_least)
         return Sample(key=row.key, image=image, captions=row.captions)
 
-    def first_captions(self, count: int) -> Iterator[str]:
-        """The captions of the first rows, as many as that."""
-        for _, row in zip(range(count), self.rows(seed=0, epoch=0), strict=False):
-            yield from row.captions
+    def key(self, number: int) -> str:
+        """The key of the row of that number."""
+        shard, row = divmod(number, _ROWS)
+        return f"{shard}/{row}"
 
     def _captions(self, row: dict[str, Any]) -> tuple[str, ...]:
         value = None if self._caption is None else row[self._caption]

@@ -74,7 +74,7 @@ def split_held_out(
     """
     size = len(source)
     hashes = np.fromiter(
-        (_hash(key_at(source, i), seed) for i in range(size)), dtype=np.uint64, count=size
+        (hash_of_key(key_at(source, i), seed) for i in range(size)), dtype=np.uint64, count=size
     )
     distinct = np.unique(hashes)
     if len(distinct) < 2:
@@ -141,6 +141,7 @@ def all_captions(source: Source) -> Iterator[str]:
             continue
 
 
-def _hash(key: str, seed: int) -> int:
+def hash_of_key(key: str, seed: int) -> int:
+    """What decides on which side of a split a sample is: in [0, 2**64)."""
     data = f"{seed}/{os.path.splitext(key)[0]}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")

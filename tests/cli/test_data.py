@@ -95,9 +95,9 @@ def test_codes_are_made_ahead_and_found_by_training(
     assert len(files) == 2 * 2
     train = ["train", "dalle", "--preset", "tiny", *vae, *data, *device]
     assert main([*train, "--out", str(tmp_path / "run"), "--max-bad", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "to be made" not in said
-    assert "0 processes read data for each that trains" in said
+    said = capsys.readouterr()
+    assert "to be made" not in said.out
+    assert "0 processes read data for each that trains" in said.err
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("codes/*.npy")}
     assert after == files
     assert len(list((tmp_path / "cache").rglob("text/*/*.ends.npy"))) == 2
