@@ -105,7 +105,7 @@ def open_source(
             split=_one(taken, "split") or "train",
             config=_one(taken, "config"),
             image_column=_one(taken, "image"),
-            caption_column=_one(taken, "caption"),
+            caption_columns=taken.get("caption", ()),
             keep_empty=keep_empty,
             at_least=at_least,
         )
@@ -224,7 +224,7 @@ def _open_dataset(place: str, options: dict[str, tuple[str, ...]], reading: _Rea
         split=_one(taken, "split") or "train",
         config=_one(taken, "config"),
         image_column=_one(taken, "image"),
-        caption_column=_one(taken, "caption"),
+        caption_columns=taken.get("caption", ()),
         keep_empty=reading.keep_empty,
         at_least=reading.at_least,
     )

@@ -11,7 +11,9 @@ from PIL import Image
 
 from dalle.data.hub import open_dataset
 from dalle.data.pictures import Pictures
+from dalle.data.sources import open_source
 from dalle.errors import ConfigError, DataError
+from dalle.protocols import Stream
 
 
 def jpeg(colour: str = "red") -> bytes:
@@ -61,15 +63,15 @@ def test_columns_are_found_by_their_kind(table: Dataset, tmp_path: Path) -> None
 
 def test_columns_can_be_chosen(table: Dataset, tmp_path: Path) -> None:
     table.save_to_disk(tmp_path / "saved")
-    source = open_dataset(tmp_path / "saved", caption_column="url", image_column="photo")
+    source = open_dataset(tmp_path / "saved", caption_columns=("url",), image_column="photo")
     assert rows(source)[0] == ("0", ("u",))
-    for image, caption, message in (
-        (None, "photo", "columns photo, text, url; 'photo' is no column of text"),
-        ("url", None, "'url' is no column of pictures"),
-        (None, "no", "'no' is no column of text"),
+    for image, captions, message in (
+        (None, ("photo",), "columns photo, text, url; 'photo' is no column of text"),
+        ("url", (), "'url' is no column of pictures"),
+        (None, ("text", "no"), "'no' is no column of text"),
     ):
         with pytest.raises(ConfigError, match=message):
-            open_dataset(tmp_path / "saved", image_column=image, caption_column=caption)
+            open_dataset(tmp_path / "saved", image_column=image, caption_columns=captions)
 
 
 def test_what_cannot_be_told_is_asked(table: Dataset, tmp_path: Path) -> None:
@@ -100,6 +102,26 @@ def test_lists_of_captions_and_none(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="3 pictures without a caption"):
         open_dataset(tmp_path / "bare")
+
+
+def test_several_columns_of_captions_are_put_together(tmp_path: Path) -> None:
+    kinds = {"image": datasets.Image(), "a": Value("string"), "b": List(Value("string"))}
+    columns = {
+        "image": [{"bytes": jpeg(), "path": None}] * 4,
+        "a": ["x", None, "z", ""],
+        "b": [["y", "x"], ["q"], None, []],
+    }
+    Dataset.from_dict(columns, features=Features(kinds)).to_parquet(tmp_path / "rows.parquet")
+    expected = [("0", ("x", "y")), ("1", ("q",)), ("2", ("z",))]
+    name = f"{tmp_path / 'rows.parquet'}?caption=a&caption=b"
+    source = open_source(name)
+    assert isinstance(source, Pictures)
+    assert rows(source) == expected
+    assert source.report.empty == 1
+    streamed = open_source(f"hub:{name.replace('?', '?stream=yes&')}")
+    assert isinstance(streamed, Stream)
+    found = {row.key: row.captions for row in streamed.rows(seed=0, epoch=0)}
+    assert found == {f"0/{key}": captions for key, captions in expected}
 
 
 def test_the_format_of_a_saved_table_plays_no_part(table: Dataset, tmp_path: Path) -> None:
