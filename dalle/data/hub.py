@@ -1,5 +1,6 @@
 """Image data sets of the `datasets` package, in a local folder or on the hub."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,7 @@ def picture_of(value: Any, folder: Path, key: str) -> Path | bytes:
         if value.get("bytes"):
             return bytes(value["bytes"])
         if value.get("path"):
-            return folder / value["path"]
+            return _allowed(folder, str(value["path"]), key)
     elif isinstance(value, bytes) and value:
         return value
     elif isinstance(value, str) and value:
@@ -119,6 +120,17 @@ def picture_of(value: Any, folder: Path, key: str) -> Path | bytes:
         except BadRow as problem:
             raise DataError(f"row {key}: {problem}") from None
     raise DataError(f"row {key} has no picture")
+
+
+def _allowed(folder: Path, name: str, key: str) -> Path:
+    """A file of the data set's own folder, or one that `datasets` has unpacked."""
+    import datasets
+
+    path = Path(os.path.abspath(folder / name))
+    roots = (folder, datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
+    if not any(path.is_relative_to(os.path.abspath(root)) for root in roots):
+        raise DataError(f"row {key}: {name!r} is outside of {str(folder)!r}")
+    return path
 
 
 def folder_of(place: str) -> Path:
@@ -140,6 +152,7 @@ def load(place: str, config: str | None, *, streaming: bool = False) -> Any:
             saved = datasets.load_from_disk(place)
             return _streamed(saved) if streaming else saved
         if Path(place).is_file():
+            _check_rows(place)
             return datasets.load_dataset("parquet", data_files=place, streaming=streaming)
         check_card(Path(place))
         return datasets.load_dataset(place, config, streaming=streaming)
@@ -147,6 +160,14 @@ def load(place: str, config: str | None, *, streaming: bool = False) -> Any:
         # What it says first of a damaged file is that there was an error.
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"`datasets` cannot load {place!r}: {reason[0]}") from None
+
+
+def _check_rows(place: str) -> None:
+    """`datasets` stumbles over a table without rows, and does not say so."""
+    from pyarrow import parquet
+
+    if parquet.read_metadata(place).num_rows == 0:
+        raise ValueError("it has no rows")
 
 
 def _streamed(saved: Any) -> Any:

@@ -5,6 +5,8 @@ import io
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 from PIL import Image
@@ -170,3 +172,26 @@ def test_csv_folders_and_parquet_are_loaded(
     table.select([0]).to_parquet(tmp_path / "parquet" / "train.parquet")
     assert open_dataset(tmp_path / "parquet")[0].image.size == (6, 4)
     gc.collect()
+
+
+def test_paths_in_a_table_stay_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for place in ("out.jpg", "in/in.jpg"):
+        (tmp_path / place).write_bytes(jpeg())
+    names = ["in.jpg", "../out.jpg", str(tmp_path / "out.jpg"), str(tmp_path / "in" / "in.jpg")]
+    pictures = [{"bytes": None, "path": name} for name in names]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(pictures, kind), "text": ["a"] * 4})
+    pq.write_table(table, tmp_path / "in" / "rows.parquet")
+    source = open_source(tmp_path / "in" / "rows.parquet")
+    for index in (0, 3):
+        assert source[index].captions == ("a",)  # type: ignore[index]
+    for index in (1, 2):
+        with pytest.raises(DataError, match=r"out\.jpg' is outside of"):
+            source[index]  # type: ignore[index]
+
+
+def test_a_table_without_rows_is_said_to_be_one(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="it has no rows"):
+        open_source(tmp_path / "none.parquet")
