@@ -44,7 +44,8 @@ from dalle.data.transforms import dalle_augment
 from dalle.presets.dalle import DALLE_PRESETS
 from dalle.protocols import EncodedSample, ImageTokenizer, Sample, Source
 from dalle.tokenizers.text import TextTokenizer
-from dalle.training.dalle_task import DalleTask, view_of
+from dalle.training.dalle_task import DalleTask
+from dalle.training.image_tokens import view_of
 from tests.data.formats import tar
 
 SIDE, BATCH, GRID = 256, 64, 32

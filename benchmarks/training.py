@@ -83,9 +83,9 @@ def steps(batch: int, *, mixed: bool) -> dict[str, Callable[[], object]]:
 
     def joint_loss() -> Tensor:
         start = codes.new_full((batch, 1), model.start_of_image)
-        image = model._embed_image(torch.cat([start, codes[:, :-1]], dim=1))
-        embedded = torch.cat([model._embed_text(text), image], dim=1)
-        logits = joint(model._run(embedded, masked)).float()
+        image = model.embed_image(torch.cat([start, codes[:, :-1]], dim=1))
+        embedded = torch.cat([model.embed_condition(text), image], dim=1)
+        logits = joint(model.run(embedded, masked)).float()
         targets = torch.cat([text[:, 1:], codes.new_full((batch, 1), -1), codes + TEXT + 1], dim=1)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 

@@ -101,7 +101,7 @@ class Decoder(Protocol):
 
     def no_caption(self, texts: Shaped[Tensor, "p *slots"]) -> Shaped[Tensor, "p *slots"]: ...
 
-    def new_cache(self, *, prompts: int, samples: int) -> Any: ...
+    def new_cache(self, *, prompts: int, samples: int, nulls: int = 0) -> Any: ...
 
     def prefill(
         self, text: Shaped[Tensor, "p *slots"], codes: Int[Tensor, "p known"], cache: Any
@@ -135,6 +135,38 @@ class Reranker(Protocol):
     ) -> Float[Tensor, " n"]: ...
 
 
+class JointEmbedder(Protocol):
+    """Pictures and texts as vectors of one space, of unit length: a CLIP or its like."""
+
+    @property
+    def vector_size(self) -> int: ...
+
+    @property
+    def context(self) -> int:
+        """Tokens of a text for which there is room."""
+        ...
+
+    def encode_texts(self, texts: list[str]) -> Float[Tensor, "n e"]: ...
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens that a text has, with those for which there is no room."""
+        ...
+
+    def encode_images(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
+        """Of pictures of any size in [0, 1], after the model's own resizing and normalisation."""
+        ...
+
+    def encode_images_smoothly(
+        self, images: Float[Tensor, "n 3 height width"]
+    ) -> Float[Tensor, "n e"]:
+        """The same through tensors alone, so that gradients flow from the vectors to the pixels."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What changes when its weights or what it does to pictures do."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedSample:
     """One picture of a data set as the codes of an image tokenizer."""
@@ -145,6 +177,8 @@ class EncodedSample:
     captions: tuple[str, ...]
     token_ids: tuple[np.ndarray, ...] | None = None
     """Of each caption, by the run's text tokenizer and of any length, where they are kept."""
+    vectors: np.ndarray | None = None
+    """Of the same crops, views x numbers, where a CLIP's vector is the condition."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

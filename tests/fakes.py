@@ -55,7 +55,13 @@ def tiny_text_tokenizer() -> TextTokenizer:
 
 
 def tiny_dalle(
-    tokenizer: TextTokenizer, *, image_vocab: int = 16, rows: int = 4, cols: int = 3, seed: int = 0
+    tokenizer: TextTokenizer,
+    *,
+    image_vocab: int = 16,
+    rows: int = 4,
+    cols: int = 3,
+    seed: int = 0,
+    both_orders: bool = False,
 ) -> Dalle:
     """An untrained decoder, whose heads are filled with noise so that all logits differ."""
     torch.manual_seed(seed)
@@ -70,6 +76,7 @@ def tiny_dalle(
             width=32,
             heads=2,
             patterns=("row", "full"),
+            both_orders=both_orders,
         )
     )
     for head in (model.text_head, model.image_head):

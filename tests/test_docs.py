@@ -31,7 +31,7 @@ def test_the_library_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     text = tiny_text_tokenizer()
     dalle.Pipeline(
-        tiny_dalle(text),
+        tiny_dalle(text, both_orders=True),
         text_tokenizer=text,
         image_tokenizer=dalle.DvaeTokenizer(tiny_dvae()),
         reranker=dalle.ClipReranker(tiny_clip(text), text),

@@ -19,7 +19,9 @@ FLOORS = (
     ("pretrained",),
     ("checkpoint",),
     ("sampling", "data"),
-    ("training", "evaluation"),
+    ("training",),
+    ("evaluation",),
+    ("systems",),
     ("presets",),
     ("demo",),
     ("cli",),
@@ -28,7 +30,7 @@ FLOORS = (
 """From the ground up. A file imports from lower floors and from its own folder."""
 SHARED_GROUND = FLOORS[0]
 LIBRARIES_OF_THE_MODELS = {"torch", "einops", "jaxtyping"}
-ADAPTERS = {"models/clip_transformers.py": {"transformers", "PIL"}}
+ADAPTERS = {"models/transformers_folder.py": {"transformers"}}
 """Files that exist to bring another library in."""
 BANNED_NAMES = {"utils", "util", "misc", "helpers", "helper", "common", "core", "manager"}
 

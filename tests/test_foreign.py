@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
 
 import dalle
-from dalle.checkpoint import IMAGE_TOKENIZERS, foreign, load_folder
+from dalle.checkpoint import IMAGE_TOKENIZERS, foreign, hub, load_folder
 from dalle.cli import main
 from dalle.cli.picture_codes import image_tokenizer_folder, load_image_tokenizer
 from dalle.errors import CheckpointError, InputError
@@ -193,6 +193,17 @@ def test_a_file_on_the_hub_is_fetched_with_its_revision(
     blob.write_bytes(saved({"state_dict": original_state("taming_gumbel_vqgan")}))
     with pytest.raises(CheckpointError, match="is not the file that the hub has"):
         load_folder("owner/vqgans@v1/last.ckpt")
+
+
+def test_addresses_of_the_hub_are_its_files_and_others_are_not_fetched() -> None:
+    address = "https://huggingface.co/owner/old/resolve/v1/some/dalle.pt"
+    expected = hub.Place("owner/old", "v1", "some/dalle.pt")
+    assert hub.place_of(address) == hub.place_of(f"{address}?download=true") == expected
+    for other in ("https://example.org/dalle.pt", "http://huggingface.co/owner/old/dalle.pt"):
+        with pytest.raises(InputError, match=f"{other} is no address of a file on the hub"):
+            dalle.load(other, device="cpu")
+        for command in (["inspect", other], ["convert", other, "ours"]):
+            assert main(command) == 2
 
 
 def test_the_python_of_the_page_runs(vqgan: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from dalle.checkpoint.load import (
     RERANKERS,
     LoadedFolder,
     load_folder,
-    resolve,
 )
 from dalle.checkpoint.manifest import MANIFEST, verify
+from dalle.checkpoint.places import resolve
 from dalle.checkpoint.steps import latest_whole
 from dalle.checkpoint.weights import load_weights
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dalle.checkpoint.links import refuse_links_outside
-from dalle.checkpoint.load import CONFIG, FORMAT, KINDS, WEIGHTS, resolve
+from dalle.checkpoint.load import CONFIG, FORMAT, KINDS, WEIGHTS
 from dalle.checkpoint.manifest import (
     MANIFEST,
     TEMPORARY,
@@ -19,6 +19,7 @@ from dalle.checkpoint.manifest import (
     whole_folder,
     write_json,
 )
+from dalle.checkpoint.places import resolve
 from dalle.checkpoint.steps import RUN
 from dalle.config import to_json
 from dalle.errors import InputError

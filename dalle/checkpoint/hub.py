@@ -21,6 +21,7 @@ NAME = re.compile(rf"{_PART}/{_PART}")
 _ADDRESS = re.compile(
     rf"(?:https://(?:huggingface\.co|hf\.co)/)?(?P<name>{_PART}/{_PART})"
     rf"(?:@(?P<at>[\w.-]+))?(?:/(?:resolve|blob|tree)/(?P<revision>[\w.-]+))?(?:/(?P<file>[^?#]+))?"
+    r"(?:\?download=true)?"
 )
 
 
@@ -155,7 +156,8 @@ def push(folder: str | Path, name: str, *, private: bool = True) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     from dalle.checkpoint.links import refuse_links_outside
-    from dalle.checkpoint.load import check_listed, choose_weights, read_config, resolve
+    from dalle.checkpoint.load import check_listed, choose_weights, read_config
+    from dalle.checkpoint.places import resolve
 
     if NAME.fullmatch(name) is None:
         raise InputError(f"{name!r} is no name on the hub; expected owner/name")

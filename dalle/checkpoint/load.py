@@ -2,8 +2,7 @@
 
 import importlib
 import itertools
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from dalle.checkpoint.foreign import converted_folder, is_foreign
-from dalle.checkpoint.hub import download, looks_like_hub_name
 from dalle.checkpoint.manifest import MANIFEST, verify
-from dalle.checkpoint.steps import find_whole, is_run, step_of
+from dalle.checkpoint.places import resolve
+from dalle.checkpoint.steps import step_of
 from dalle.checkpoint.weights import Header, check_shapes, read_header, read_tensors
 from dalle.config import from_json
-from dalle.errors import CheckpointError, ConfigError, InputError
+from dalle.errors import CheckpointError, ConfigError
 from dalle.json_files import read_json
 from dalle.models.skeleton import skeleton
 
@@ -31,6 +29,7 @@ KINDS = {
     "dvae": ("dalle.models.dvae", "DvaeConfig", "Dvae"),
     "clip": ("dalle.models.clip", "ClipConfig", "Clip"),
     "dalle": ("dalle.models.dalle", "DalleConfig", "Dalle"),
+    "clip_gen": ("dalle.models.clip_gen", "ClipGenConfig", "ClipGen"),
     "vqgan": ("dalle.models.vqgan", "VqganConfig", "Vqgan"),
     "dalle_pytorch": (f"{DALLE_PYTORCH}.model", "DallePytorchConfig", "DallePytorch"),
     "dalle_pytorch_vae": (f"{DALLE_PYTORCH}.vae", "DallePytorchVaeConfig", "DallePytorchVae"),
@@ -39,15 +38,13 @@ KINDS = {
     "mindalle": ("dalle.pretrained.mindalle_model", "MindalleConfig", "Mindalle"),
     "llamagen": ("dalle.pretrained.llamagen_model", "LlamagenConfig", "Llamagen"),
 }
-DECODERS = ("dalle", "dalle_pytorch", "rudalle", "mindalle", "llamagen")
+DECODERS = ("dalle", "clip_gen", "dalle_pytorch", "rudalle", "mindalle", "llamagen")
 """The kinds that draw pictures from texts."""
 IMAGE_TOKENIZERS = ("dvae", "vqgan", "dalle_pytorch_vae")
 """The kinds that are pictures as codes."""
 RERANKERS = ("clip", "dalle_pytorch_clip")
 """The kinds that say how well a picture shows a text."""
 SPARE_TENSORS = 1000
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,28 +106,19 @@ def load_folder(
     )
 
 
-def resolve(where: str | Path) -> Path:
-    """The model folder that a path or a hub name means.
+def resolve_decoder(where: str | Path, *, text_tokenizer: Path | None = None) -> Path:
+    """As `resolve`, for a decoder that is to draw.
 
-    Another project's checkpoint is converted into one, once, in the user's cache.
+    Raises:
+        CheckpointError: it is none, or another project's without what it needs; the message says
+            what, and where it is found.
     """
-    path = Path(where).expanduser()
-    if path.exists() and is_foreign(path):
-        return converted_folder(path)
-    if path.is_dir():
-        if not is_run(path):
-            return path
-        whole = find_whole(path, training=False)
-        for skipped in whole.skipped:
-            log.warning("%s is not whole, an older step is taken: %s", skipped.path, skipped.reason)
-        return whole.path
-    if isinstance(where, str) and looks_like_hub_name(where):
-        found = download(where)
-        return converted_folder(found) if is_foreign(found) else found
-    raise InputError(
-        f"there is no model folder {path}; a model's name on the hub is owner/name, one of its "
-        "files owner/name/file, and owner/name@revision names a revision"
-    )
+    folder = resolve(where, text_tokenizer=text_tokenizer)
+    source = read_config(folder, kind=DECODERS).get("source")
+    missing = source.get("missing") if isinstance(source, dict) else None
+    if isinstance(missing, list) and missing:
+        raise CheckpointError(f"{where} draws no pictures without {'; '.join(map(str, missing))}")
+    return folder
 
 
 def read_config(folder: Path, *, kind: str | tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -189,25 +177,43 @@ def check_listed(folder: Path, name: str, *, skip: tuple[str, ...] = ()) -> None
             raise CheckpointError(f"{folder / needed} is not listed in {MANIFEST}")
 
 
+def checked_config(folder: Path, fields: dict[str, Any], name: str) -> Any:
+    """The config that a folder's model is built from, held against its weights' header.
+
+    Args:
+        folder: a model folder.
+        fields: of its config.json.
+        name: of the weights file.
+
+    Raises:
+        CheckpointError: the config describes no model, or another one than the weights are of.
+    """
+    module_name, config_name, _ = KINDS[fields["kind"]]
+    cls = getattr(importlib.import_module(module_name), config_name)
+    try:
+        config = from_json(cls, fields["model"], path=f"{folder / CONFIG}: model")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    header = read_header(folder / name)
+    # Without memory, to see that the file has what the config asks for; only then for real.
+    with torch.device("meta"), _no_deeper_than(header, folder):
+        check_shapes(model_class(fields["kind"])(config).state_dict(), folder / name)
+    return config
+
+
+def model_class(kind: str) -> Callable[[Any], nn.Module]:
+    """What builds a model of a kind from its config."""
+    module_name, _, class_name = KINDS[kind]
+    build: Callable[[Any], nn.Module] = getattr(importlib.import_module(module_name), class_name)
+    return build
+
+
 def _build(
     folder: Path, fields: dict[str, Any], name: str, *, device: str | torch.device
 ) -> tuple[nn.Module, Any]:
-    module_name, config_name, class_name = KINDS[fields["kind"]]
-    source = importlib.import_module(module_name)
-    path = folder / name
-    try:
-        config = from_json(
-            getattr(source, config_name), fields["model"], path=f"{folder / CONFIG}: model"
-        )
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    header = read_header(path)
-    build = getattr(source, class_name)
-    # Once without memory, to see that the file has what the config asks for; only then for real.
-    with torch.device("meta"), _no_deeper_than(header, folder):
-        check_shapes(build(config).state_dict(), path)
-    module = skeleton(build, config)
-    module.load_state_dict(read_tensors(path, device), strict=True, assign=True)
+    config = checked_config(folder, fields, name)
+    module = skeleton(model_class(fields["kind"]), config)
+    module.load_state_dict(read_tensors(folder / name, device), strict=True, assign=True)
     return module.to(device), config
 
 

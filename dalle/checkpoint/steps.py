@@ -82,6 +82,23 @@ def find_whole(run: Path, *, training: bool) -> Found:
     )
 
 
+def standing_step(run: Path) -> Found:
+    """The step that stands for a run: the newest whole one; of a run that ends when held-out data
+    gains no more, the one with the lowest held-out loss.
+
+    Raises:
+        NoWholeCheckpoint: none is whole.
+    """
+    newest = find_whole(run, training=False)
+    if not (newest.path / RUN).is_file():
+        return newest
+    settings = read_run(newest.path).get("train")
+    if not isinstance(settings, dict) or not settings.get("stop_after_no_gain"):
+        return newest
+    best = best_step(run, newest=newest.step) or newest.path
+    return Found(path=best, step=step_of(best) or 0, skipped=newest.skipped)
+
+
 def latest_whole(run: Path) -> Path:
     """The newest step of a run that is whole.
 

@@ -74,6 +74,36 @@ COMMANDS = (
         run="dalle.cli.generate:run",
     ),
     Command(
+        name="caption",
+        does="captions of pictures, the best first",
+        flags="dalle.cli.caption:CaptionCommand",
+        run="dalle.cli.caption:run",
+    ),
+    Command(
+        name="reconstruct image",
+        does="the caption that reproduces a picture best",
+        flags="dalle.cli.reconstruct:ReconstructImageCommand",
+        run="dalle.cli.reconstruct:reconstruct_image",
+    ),
+    Command(
+        name="reconstruct text",
+        does="the picture that carries a text best",
+        flags="dalle.cli.reconstruct:ReconstructTextCommand",
+        run="dalle.cli.reconstruct:reconstruct_text",
+    ),
+    Command(
+        name="reconstruct evaluate",
+        does="judge such choices on a captioned data set, by rank",
+        flags="dalle.cli.reconstruct_evaluate:ReconstructEvaluateCommand",
+        run="dalle.cli.reconstruct_evaluate:run",
+    ),
+    Command(
+        name="evaluate",
+        does="how good a model is, in numbers; two evaluations side by side",
+        flags="dalle.cli.evaluate:EvaluateCommand",
+        run="dalle.cli.evaluate:run",
+    ),
+    Command(
         name="data inspect",
         does="look through a data set before it is trained on",
         flags="dalle.cli.data_inspect:DataInspectCommand",
@@ -84,6 +114,12 @@ COMMANDS = (
         does="turn pictures into codes ahead of training",
         flags="dalle.cli.data_encode:EncodeCommand",
         run="dalle.cli.data_encode:run",
+    ),
+    Command(
+        name="embed",
+        does="turn pictures into a CLIP's vectors ahead of training",
+        flags="dalle.cli.embed:EmbedCommand",
+        run="dalle.cli.embed:run",
     ),
     Command(
         name="demo",
@@ -147,7 +183,7 @@ def chosen(arguments: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _help(commands: Sequence[Command]) -> str:
-    lines = "\n".join(f"  {command.name:<15}{command.does}" for command in commands)
+    lines = "\n".join(f"  {command.name:<21}{command.does}" for command in commands)
     return (
         f"usage: dalle COMMAND [OPTIONS]\n\n{lines}\n\n"
         "`dalle COMMAND --help` lists a command's options; the documentation is in docs/."

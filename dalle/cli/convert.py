@@ -22,20 +22,20 @@ class ConvertCommand:
     owner/name/file, owner/name@revision/file on the hub."""
     folder: Annotated[Path, tyro.conf.Positional]
     """The new model folder."""
+    text_tokenizer: Path | None = None
+    """The file of the text tokenizer, where it does not lie beside SOURCE."""
 
 
 def run(command: ConvertCommand) -> None:
     """Convert, and say what it was."""
     from dalle.checkpoint.foreign import is_foreign, write_converted
-    from dalle.checkpoint.hub import download, looks_like_hub_name
+    from dalle.checkpoint.places import local_path
     from dalle.cli.inspect import sighting_lines
 
-    path = Path(command.source).expanduser()
-    if not path.exists() and looks_like_hub_name(command.source):
-        path = download(command.source)
+    path = local_path(command.source)
     if path.exists() and not is_foreign(path):
         raise InputError(f"{path} is a model folder of ours already")
-    converted = write_converted(path, command.folder)
+    converted = write_converted(path, command.folder, text_tokenizer=command.text_tokenizer)
     for line in sighting_lines(path, converted.sighting):
         print(line)
     print(f"model folder: {command.folder}")

@@ -85,16 +85,18 @@ def _encode(command: EncodeCommand, part: int) -> None:
         torch.set_num_threads(max(1, torch.get_num_threads() // command.processes))
     folder = image_tokenizer_folder(command.vae, begun=None)
     tokenizer = load_image_tokenizer(folder, device=command.device)
-    cache = cache_folder(command.data.cache)
     parts = open_parts(
-        command.data, tokenizer.image_size, keep_empty=command.keep_empty, cache=cache
+        command.data,
+        tokenizer.image_size,
+        keep_empty=command.keep_empty,
+        cache=cache_folder(command.data.cache),
     )
     text = command.text_tokenizer
     wanted = CodeSettings(
         views=command.views,
         augment=command.augment,
         device=command.device,
-        cache=cache,
+        cache=command.data.cache,
         text=None if text is None else given_tokenizer(text),
         part=part,
         parts=command.processes,

@@ -155,7 +155,7 @@ def _contact_sheet(
     from dalle.data.split import key_at
     from dalle.protocols import Sample, Stream
     from dalle.sampling.contact_sheet import Band, Entry, contact_sheet
-    from dalle.training.dalle_task import view_of
+    from dalle.training.image_tokens import view_of
 
     entries: list[Entry] = []
     if isinstance(source, Stream):

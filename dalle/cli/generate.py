@@ -14,11 +14,13 @@ from dalle.cli import plain
 from dalle.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from dalle.sampling.joint_prompts import VectorPrompt
     from dalle.sampling.picture import Picture
     from dalle.sampling.pipeline import Pipeline
-    from dalle.sampling.request import Request
+    from dalle.sampling.prompts import PromptLine
+    from dalle.sampling.request import Request, Wanted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,9 +33,13 @@ class GenerateCommand:
     texts: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Prompts; an empty one ("") gives pictures without a condition."""
     model: str
-    """A model folder, a run (its newest whole step is taken), or a model's name on the hub."""
+    """A model folder, a run (its newest whole step is taken), another project's checkpoint, or a
+    model's name on the hub."""
+    text_tokenizer: Path | None = None
+    """The file of the text tokenizer, for another project's checkpoint without one beside it."""
     prompts: Path | None = None
-    """A UTF-8 file with further prompts, one a line."""
+    """A UTF-8 file with further prompts, one a line; or .jsonl with objects of prompt and, where
+    it has its own, num_samples and seed."""
     clip: str | None = None
     """What ranks the pictures, instead of the model's own reranker: a CLIP of ours, or a CLIP or
     SigLIP of `transformers`, as a folder or hub name."""
@@ -62,10 +68,18 @@ class GenerateCommand:
     rect: tuple[int, int] | None = None
     """First row and column, in cells of the grid, of what is drawn anew; all below and to the
     right. `15 0` keeps the top 15 rows."""
+    variations_of: tuple[Path, ...] = ()
+    """Pictures of which others like them are drawn, by a model trained with --condition clip."""
+    between: tuple[str, str] | None = None
+    """Two prompts, from one of which to the other pictures are drawn in --steps, likewise."""
+    steps: int = 5
+    """Of --between, both ends included."""
     complete_text: bool = False
     """Go on with the prompts as captions, instead of drawing pictures."""
     launch: int = 32
     """How many pictures are sampled at once."""
+    graph: bool = True
+    """On CUDA devices, record a step of sampling as a CUDA graph and play it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -76,13 +90,16 @@ class GenerateCommand:
 
 def run(command: GenerateCommand) -> None:
     """Generate, save, and say where; of several processes, the main one saves and says."""
+    from dalle.config import from_json, to_json
     from dalle.launched import joined
     from dalle.sampling.load import load
+    from dalle.sampling.prompts import PromptLine
 
     with joined() as processes:
         if not processes.is_main:
             warnings.simplefilter("ignore")  # the main process says the same
-        prompts = processes.on_main(lambda: _prompts(command))
+        told = processes.on_main(lambda: to_json(_prompts(command)))
+        prompts = [from_json(PromptLine, line) for line in told]
         request = _request(command)
         model = load(
             command.model,
@@ -90,27 +107,43 @@ def run(command: GenerateCommand) -> None:
             dtype=command.dtype,
             clip=command.clip,
             weights=command.weights,
+            text_tokenizer=command.text_tokenizer,
             processes=processes,
         )
         if command.complete_text:
-            _complete(model, prompts, request)
-        elif processes.is_main:
-            _generate(model, prompts, request, command.out)
+            _complete(model, [line.prompt for line in prompts], request)
+            processes.barrier()
+            return
+        vectors = processes.on_main(lambda: _vectors(command, model))
+        everything = [*_wanted(prompts, request), *_wanted(vectors, request)]
+        if processes.is_main:
+            _generate(model, everything, request, command.out)
         else:
-            for _ in model.generate_each(prompts, request):
+            for _ in _pictures(model, everything, request):
                 pass
         processes.barrier()  # whoever leaves early is missed
 
 
-def _prompts(command: GenerateCommand) -> list[str]:
-    from dalle.sampling.prompts import read_prompts
+def _prompts(command: GenerateCommand) -> "list[PromptLine]":
+    from dalle.sampling.prompts import PromptLine, read_prompts
 
-    prompts = list(command.texts)
+    prompts = [PromptLine(prompt=text) for text in command.texts]
     if command.prompts is not None:
         prompts += read_prompts(command.prompts)
-    if not prompts:
+    wordless = command.variations_of or command.between
+    if command.complete_text and wordless:
+        raise InputError("--complete-text goes on with prompts; it has no use for vectors")
+    if not prompts and not wordless:
         raise InputError('no prompt came; give some, or a file with --prompts ("" is no condition)')
     return prompts
+
+
+def _vectors(command: GenerateCommand, model: "Pipeline") -> list["VectorPrompt"]:
+    """What stands in place of further prompts."""
+    vectors = [model.variation(path) for path in command.variations_of]
+    if command.between is not None:
+        vectors += model.between(*command.between, steps=command.steps)
+    return vectors
 
 
 def _request(command: GenerateCommand) -> "Request":
@@ -128,6 +161,7 @@ def _request(command: GenerateCommand) -> "Request":
         rect=command.rect,
         rank_by=command.rank_by,
         launch=command.launch,
+        graph=command.graph,
     )
 
 
@@ -156,14 +190,46 @@ def _each(work: "Callable[[str], list[str]]", beginnings: list[str]) -> list[lis
     return [work(beginning) for beginning in beginnings]
 
 
-def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Path) -> None:
+def _wanted(
+    prompts: "Sequence[PromptLine | VectorPrompt]", request: "Request"
+) -> "Iterator[Wanted]":
+    """What each line asks for, and the request where it asks for nothing of its own."""
+    from dalle.sampling.prompts import PromptLine
+    from dalle.sampling.request import Wanted
+
+    for one in prompts:
+        line = one if isinstance(one, PromptLine) else None
+        number, seed = (line.num_samples, line.seed) if line else (None, None)
+        yield Wanted(
+            prompt=one.prompt if isinstance(one, PromptLine) else one,
+            num_samples=request.num_samples if number is None else number,
+            seed=request.seed if seed is None else seed,
+        )
+
+
+def _pictures(
+    model: "Pipeline",
+    wanted: "list[Wanted]",
+    request: "Request",
+    progress: "Callable[[int], None] | None" = None,
+) -> "Iterator[list[Picture]]":
+    return model.generate_each(
+        [one.prompt for one in wanted],
+        request,
+        seeds=[one.seed for one in wanted],
+        num_samples=[one.num_samples for one in wanted],
+        progress=progress,
+    )
+
+
+def _generate(model: "Pipeline", wanted: "list[Wanted]", request: "Request", out: Path) -> None:
     from tqdm import tqdm
 
     from dalle.sampling.output import save_results
 
     best: list[Picture] = []
     with tqdm(
-        total=model.num_tokens(len(prompts), request),
+        total=sum(one.num_samples for one in wanted) * model.model.layout.image,
         desc="codes",
         unit="code",
         unit_scale=True,
@@ -172,7 +238,7 @@ def _generate(model: "Pipeline", prompts: list[str], request: "Request", out: Pa
     ) as bar:
 
         def noted() -> "Iterator[list[Picture]]":
-            for pictures in model.generate_each(prompts, request, progress=bar.update):
+            for pictures in _pictures(model, wanted, request, bar.update):
                 best.append(pictures[0])
                 yield pictures
 

@@ -29,12 +29,9 @@ class InspectCommand:
 def run(command: InspectCommand) -> None:
     """Print it."""
     from dalle.checkpoint.foreign import is_foreign
-    from dalle.checkpoint.hub import download, looks_like_hub_name
-    from dalle.checkpoint.load import resolve
+    from dalle.checkpoint.places import local_path, resolve
 
-    path = Path(command.folder).expanduser()
-    if not path.exists() and looks_like_hub_name(command.folder):
-        path = download(command.folder)
+    path = local_path(command.folder)
     foreign = path.exists() and is_foreign(path)
     for line in foreign_lines(path) if foreign else lines(resolve(path)):
         print(plain(line))
@@ -95,6 +92,8 @@ def lines(folder: Path) -> Iterator[str]:
         said = read_run(folder)
         yield f"  trained: {said.get('step')} steps, {said.get('samples_seen')} samples"
         yield from _fields("held out", said.get("held_out"))
+    if fields["kind"] == "clip_gen":
+        yield from _condition(folder)
     for name in (IMAGE_TOKENIZER, RERANKER):
         if (folder / name).is_dir():
             yield f"  {name}: {_kind(folder / name)}"
@@ -102,6 +101,18 @@ def lines(folder: Path) -> Iterator[str]:
         yield f"  whole: {len(verify(folder, training=False))} files are what {MANIFEST} says"
     else:
         yield f"  no {MANIFEST}: whether it is whole cannot be told"
+
+
+def _condition(folder: Path) -> Iterator[str]:
+    from dalle.sampling.joint_prompts import CONDITION_CLIP, read_condition
+
+    said = read_condition(folder)
+    yield (
+        f"  condition: vectors of {said.vector_size} numbers by the CLIP {said.clip} (fingerprint "
+        f"{said.fingerprint}), xi {_short(said.xi)}, means "
+        f"{'subtracted' if said.mean_image else 'left'}"
+    )
+    yield f"  {CONDITION_CLIP}: {_kind(folder / CONDITION_CLIP)}"
 
 
 def _kind(folder: Path) -> str:

@@ -1,20 +1,17 @@
 """The image tokenizer of a run, and pictures as its codes."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from dalle.checkpoint import IMAGE_TOKENIZER, IMAGE_TOKENIZERS, load_folder
-from dalle.checkpoint.load import resolve
+from dalle.checkpoint.places import resolve
 from dalle.cli.training_data import Parts, say
 from dalle.config import to_json
 from dalle.data.sources import numbered
@@ -23,11 +20,14 @@ from dalle.data.token_cache import cached_codes
 from dalle.data.token_files import Encoding
 from dalle.data.tokens import encode_source
 from dalle.errors import ConfigError
+from dalle.models.fingerprint import digest_of
+from dalle.presets import DalleRun
 from dalle.protocols import Source
 from dalle.sampling.load import choose_device
 from dalle.tokenizers.image import ModelTokenizer, tokenizer_of
+from dalle.tokenizers.kinds import PromptTokenizer
 from dalle.tokenizers.text import TextTokenizer
-from dalle.training.dalle_task import view_of
+from dalle.training.image_tokens import view_of
 
 
 def image_tokenizer_folder(vae: str | None, *, begun: Path | None) -> Path:
@@ -65,13 +65,29 @@ class CodeSettings:
     """Crops of each picture to train on; the held-out part has its centre only."""
     augment: bool
     device: str
-    cache: Path
-    """Folder of the token cache."""
+    cache: str | None
+    """Folder of the cache that was asked for."""
+    text: TextTokenizer | None = None
+    """Captions become its ids, too."""
     part: int = 0
     parts: int = 1
     """Which share of the work is this process's."""
-    text: TextTokenizer | None = None
-    """Captions become its ids, too."""
+
+
+def code_settings(run: DalleRun, *, text: PromptTokenizer | None = None) -> CodeSettings:
+    """What a run of the transformer asks for, and which share of it is this process's.
+
+    Ids of captions are kept where its text tokenizer is of our own kind; others' have no digest.
+    """
+    return CodeSettings(
+        views=run.objective.views,
+        augment=run.objective.augment,
+        device=run.device,
+        cache=run.data.cache,
+        text=text if isinstance(text, TextTokenizer) else None,
+        part=int(os.environ.get("RANK", "0")),
+        parts=int(os.environ.get("WORLD_SIZE", "1")),
+    )
 
 
 def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings) -> Parts:
@@ -85,7 +101,7 @@ def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings)
         augment = settings.augment and train
         view = partial(view_of, size=tokenizer.image_size, augment=augment)
         views, device = settings.views if train else 1, process_device(settings.device)
-        with _bar(len(source)) as progress:
+        with bar(len(source), "pictures to codes") as progress:
             if not is_marked(source):
                 return encode_source(
                     source,
@@ -97,7 +113,7 @@ def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings)
                 )
             encoding = Encoding(
                 tokenizer=tokenizer,
-                digest=digest_of(tokenizer.model),
+                digest=digest_of(tokenizer.model, to_json(tokenizer.model.config)),
                 view=view,
                 view_name=f"{tokenizer.image_size} augmented={augment}",
                 views=views,
@@ -106,7 +122,7 @@ def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings)
             return cached_codes(
                 source,
                 encoding,
-                settings.cache,
+                cache_folder(settings.cache),
                 text=settings.text,
                 part=settings.part,
                 parts=settings.parts,
@@ -126,15 +142,7 @@ def cache_folder(asked: str | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dalle" / "tokens"
 
 
-def digest_of(model: nn.Module) -> str:
-    """What changes when the weights or the shape of a tokenizer do."""
-    digest = blake2b(json.dumps(to_json(model.config), sort_keys=True).encode(), digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _bar(total: int) -> "tqdm[Callable[[int], bool | None]]":
+def bar(total: int, what: str) -> "tqdm[Callable[[int], bool | None]]":
+    """A progress bar over pictures, on a terminal, of one process."""
     quiet = not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0"
-    return tqdm(total=total, desc="pictures to codes", unit="picture", leave=False, disable=quiet)
+    return tqdm(total=total, desc=what, unit="picture", leave=False, disable=quiet)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from dalle.checkpoint.load import read_config, resolve
+from dalle.checkpoint.load import read_config
+from dalle.checkpoint.places import resolve
 from dalle.cli.plan import PlanClip, PlanDalle, PlanVae
 from dalle.cli.training_data import given_tokenizer
 from dalle.config import from_json
+from dalle.errors import ConfigError
 from dalle.models.dvae import Dvae, DvaeConfig
 from dalle.presets import VAE_PRESETS, ClipRun, DalleRun, VaeRun
 from dalle.protocols import Batch, Task
@@ -72,6 +74,16 @@ def _clip(run: ClipRun) -> Planned:
 
 
 def _dalle(run: DalleRun) -> Planned:
+    if run.start_from is not None:
+        raise ConfigError(
+            "a plan is of a new model; leave --start-from out, and give the sizes of the one that "
+            "is to be trained on"
+        )
+    if run.condition.condition == "clip":
+        raise ConfigError(
+            "a run with --condition clip cannot be planned yet; plan it without: its decoder has "
+            "the same layers, over a stream that is shorter by the slots of the text"
+        )
     tokenizer, words = _text_tokenizer(run)
     if run.vae is not None:
         vae = from_json(DvaeConfig, read_config(resolve(run.vae), kind="dvae")["model"])
@@ -97,6 +109,8 @@ def _dalle(run: DalleRun) -> Planned:
         "text": torch.from_numpy(tokenizer.empty_stream(config.text_slots)[None]),
         "codes": torch.zeros(1, *image_tokenizer.grid, dtype=torch.long),
     }
+    if config.both_orders:
+        arrays["picture_first"] = torch.zeros(1, dtype=torch.bool)
     return Planned(
         task=task,
         sample=task.prepare(arrays),

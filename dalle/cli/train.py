@@ -1,16 +1,17 @@
 """`dalle train vae|clip|dalle`: from a run's settings to a trained model."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from dalle.cli.clip_gen import prepare_clip_gen
 from dalle.cli.picture_codes import (
-    CodeSettings,
     cache_folder,
+    code_settings,
     encode_once,
     image_tokenizer_folder,
     load_image_tokenizer,
 )
+from dalle.cli.start_from import new_decoder, start_of
 from dalle.cli.training_data import (
     Parts,
     count_long_captions,
@@ -51,7 +52,7 @@ def train_clip(run: ClipRun) -> None:
     out, size = out_folder(run.out), height_and_width(run.model.image_size)
     parts = open_parts(run.data, size, keep_empty=False)
     tokenizer = text_tokenizer(run.text, parts.train, begun=newest_step(out))
-    count_long_captions(tokenizer, run.text, parts.train)
+    count_long_captions(tokenizer, run.text, parts.train, slots=run.text.text_slots)
     task = ClipTask(
         run.model_config(tokenizer.vocab_size),
         text_tokenizer=tokenizer,
@@ -62,48 +63,57 @@ def train_clip(run: ClipRun) -> None:
 
 
 def train_dalle(run: DalleRun) -> None:
-    """Train a DALL·E over the codes of a discrete VAE."""
+    """Train a DALL·E over the codes of a discrete VAE, or train one on; with `--condition clip`,
+    CLIP-GEN's."""
     out = out_folder(run.out)
+    if run.condition.condition == "clip":
+        prepared = prepare_clip_gen(run, out)
+        _train(prepared.task, run, prepared.parts, out)
+        return
     begun = newest_step(out)
-    vae = image_tokenizer_folder(run.vae, begun=begun)
+    start = start_of(run, begun=begun)
+    vae = start.image_tokenizer if start else image_tokenizer_folder(run.vae, begun=begun)
     image_tokenizer = load_image_tokenizer(vae, device=run.device)
-    cache = cache_folder(run.data.cache)
     parts = open_parts(
         run.data,
         image_tokenizer.image_size,
         keep_empty=run.objective.keep_empty,
-        cache=cache if run.objective.views else None,
+        cache=cache_folder(run.data.cache) if run.objective.views else None,
     )
-    tokenizer = text_tokenizer(run.text, parts.train, begun=begun)
-    count_long_captions(tokenizer, run.text, parts.train)
+    if start is None:
+        start = new_decoder(
+            run, vae, image_tokenizer, text_tokenizer(run.text, parts.train, begun=begun)
+        )
+    slots = start.config.layout.text
+    count_long_captions(start.text_tokenizer, run.text, parts.train, slots=slots)
     task = DalleTask(
-        run.model_config(
-            text_vocab=tokenizer.vocab_size,
-            codes=image_tokenizer.vocab_size,
-            grid=image_tokenizer.grid,
-        ),
-        text_tokenizer=tokenizer,
+        start.config,
+        kind=start.kind,
+        text_tokenizer=start.text_tokenizer,
         image_tokenizer=image_tokenizer,
         objective=run.objective_config(),
-        neighbours=Neighbours(image_tokenizer=vae, reranker=reranker_folder(run.clip, begun=begun)),
+        neighbours=Neighbours(
+            image_tokenizer=vae,
+            reranker=reranker_folder(run.clip, begun=begun) or start.reranker,
+        ),
         preview_prompts=preview_prompts(run.sampling.preview_prompts, parts.held_out),
-        sampling=run.sampling_config(),
+        sampling=start.sampling,
+        source=start.source,
     )
     if run.objective.views:
-        wanted = CodeSettings(
-            views=run.objective.views,
-            augment=run.objective.augment,
-            device=run.device,
-            cache=cache,
-            text=tokenizer,
-            part=int(os.environ.get("RANK", "0")),
-            parts=int(os.environ.get("WORLD_SIZE", "1")),
-        )
+        wanted = code_settings(run, text=start.text_tokenizer)
         parts = encode_once(parts, image_tokenizer, wanted)
-    _train(task, run, parts, out)
+    _train(task, run, parts, out, start_from=start.weights)
 
 
-def _train(task: Task, run: VaeRun | ClipRun | DalleRun, parts: Parts, out: Path) -> None:
+def _train(
+    task: Task,
+    run: VaeRun | ClipRun | DalleRun,
+    parts: Parts,
+    out: Path,
+    *,
+    start_from: Path | None = None,
+) -> None:
     result = train(
         task,
         run.train_config(),
@@ -112,6 +122,7 @@ def _train(task: Task, run: VaeRun | ClipRun | DalleRun, parts: Parts, out: Path
         out=out,
         run_config=settings_to_keep(run),
         allow_change=run.allow_change,
+        start_from=start_from,
     )
     say(f"model folder: {result.checkpoint}")
     if result.best != result.checkpoint:
@@ -120,4 +131,7 @@ def _train(task: Task, run: VaeRun | ClipRun | DalleRun, parts: Parts, out: Path
 
 def settings_to_keep(run: VaeRun | ClipRun | DalleRun) -> dict[str, Any]:
     """A run's settings as JSON values, which go into its checkpoints."""
-    return {name: value for name, value in to_json(run).items() if name not in NOT_KEPT}
+    left_out = {*NOT_KEPT}
+    if isinstance(run, DalleRun) and run.condition.condition == "text":
+        left_out.add("condition")  # as in runs that began before there was another
+    return {name: value for name, value in to_json(run).items() if name not in left_out}

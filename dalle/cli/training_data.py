@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dalle.checkpoint import RERANKER, TEXT_TOKENIZER
-from dalle.checkpoint.load import resolve
+from dalle.checkpoint.places import resolve
 from dalle.checkpoint.steps import find_whole, list_steps
 from dalle.data.chosen_rows import MOST_HELD, HeldRows, first_rows, split_stream
 from dalle.data.mixture import reports
@@ -20,6 +20,7 @@ from dalle.errors import ConfigError
 from dalle.presets.settings import DataSettings, TextSettings
 from dalle.protocols import Source, Stream
 from dalle.sampling import rerank
+from dalle.tokenizers.kinds import PromptTokenizer
 from dalle.tokenizers.text import TextTokenizer
 
 SPLIT_SEED = 0
@@ -51,6 +52,7 @@ def open_parts(
     size: tuple[int, int],
     *,
     keep_empty: bool,
+    captions: bool = True,
     cache: Path | None = None,
 ) -> Parts:
     """Open a data set and set its held-out part aside.
@@ -59,6 +61,7 @@ def open_parts(
         settings: which one.
         size: (height, width) of the pictures that will be needed.
         keep_empty: whether pictures without a caption are used.
+        captions: whether files of captions are opened.
         cache: where captions are kept.
     """
     if settings.data is None:
@@ -70,6 +73,7 @@ def open_parts(
         source = open_source(
             spec,
             keep_empty=keep_empty,
+            captions=captions,
             at_least=int(LARGEST_CROP * min(size)),
             num_samples=settings.shapes,
             size=max(size),
@@ -141,17 +145,18 @@ def some_captions(source: Source | Stream, *, most: int = TOKENIZER_SAMPLES) -> 
 
 
 def count_long_captions(
-    tokenizer: TextTokenizer, settings: TextSettings, source: Source | Stream
+    tokenizer: PromptTokenizer, settings: TextSettings, source: Source | Stream, *, slots: int
 ) -> None:
     """Say how many captions have more tokens than the model has slots, and what is done."""
     if not _speaks():
         return
-    room = settings.text_slots - 1
-    lengths = [len(tokenizer.encode(c)) for c in some_captions(source, most=MEASURED_SAMPLES)]
-    long = sum(length > room for length in lengths)
+    room = slots - 1
+    captions = some_captions(source, most=MEASURED_SAMPLES)
+    cut = [tokenizer.encode_stream(caption, slots=slots).num_cut > 0 for caption in captions]
+    long = sum(cut)
     if long:
         say(
-            f"{long} of {len(lengths)} captions have more than {room} tokens: "
+            f"{long} of {len(cut)} captions have more than {room} tokens: "
             f"{LONG_CAPTIONS[settings.long_captions]} (--long-captions {settings.long_captions})"
         )
 

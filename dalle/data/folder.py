@@ -25,6 +25,7 @@ def open_folder(
     templates: tuple[str, ...] = (),
     keep_empty: bool = False,
     at_least: int | None = None,
+    read_texts: bool = True,
     cache: Path | None = None,
 ) -> Pictures:
     """All pictures below a folder, each with the lines of the .txt of the same name beside it.
@@ -42,6 +43,7 @@ def open_folder(
         templates: captions with `{}` where the folder's name goes, its underscores as spaces.
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: as in `Pictures`.
+        read_texts: whether the .txt files are opened; else they are as if they were not there.
         cache: where captions are kept, so that a file is opened once; None keeps none.
 
     Raises:
@@ -51,11 +53,13 @@ def open_folder(
     root = str(folder)
     tally = Tally(root, keep_empty=keep_empty)
     found = _scan(root, tally)
+    if not read_texts:
+        found = _Found(pictures=found.pictures)
     templates = _templates(templates, found, tally, keep_empty=keep_empty)
     keys: list[str] = []
     captions: list[tuple[str, ...]] = []
     used: set[str] = set()
-    files = CaptionFiles(root, cache)
+    files = CaptionFiles(root, cache if read_texts else None)
     for key in sorted(found.pictures):
         stem = os.path.splitext(key)[0]
         text = found.texts.get(stem) or found.composed.get(_composed(stem))

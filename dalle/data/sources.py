@@ -36,6 +36,7 @@ class _Reading:
 
     keep_empty: bool
     at_least: int | None
+    captions: bool
     cache: Path | None
 
 
@@ -44,6 +45,7 @@ def open_source(
     *,
     keep_empty: bool = False,
     at_least: int | None = None,
+    captions: bool = True,
     num_samples: int = 100_000,
     size: int = 64,
     seed: int = 0,
@@ -74,6 +76,8 @@ def open_source(
         spec: a path or one of the names above.
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: the shorter side that will be needed, in pixels (large JPEGs decode faster).
+        captions: whether the text files beside the pictures of a folder are opened; else they are
+            as if they were not there.
         num_samples, size, seed: of the built-in pictures.
         cache: where the captions of folders are kept; None keeps none.
 
@@ -90,6 +94,7 @@ def open_source(
             open_source,
             keep_empty=keep_empty,
             at_least=at_least,
+            captions=captions,
             num_samples=num_samples,
             size=size,
             seed=seed,
@@ -109,7 +114,7 @@ def open_source(
             keep_empty=keep_empty,
             at_least=at_least,
         )
-    reading = _Reading(keep_empty=keep_empty, at_least=at_least, cache=cache)
+    reading = _Reading(keep_empty=keep_empty, at_least=at_least, captions=captions, cache=cache)
     return _open(place, options, reading)
 
 
@@ -194,6 +199,7 @@ def _open_folder(path: Path, options: dict[str, tuple[str, ...]], reading: _Read
             templates=templates,
             keep_empty=reading.keep_empty,
             at_least=reading.at_least,
+            read_texts=reading.captions,
             cache=reading.cache,
         )
     except DataError as error:

@@ -1,4 +1,4 @@
-"""A data set as codes and token ids that lie on the disk, made once for all runs that want them."""
+"""A data set as codes (or vectors) and token ids on the disk, made once for all runs."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from dalle.data import token_files
 from dalle.data.split import Subset, captions_at, key_at, mark_at
-from dalle.data.token_files import Encoding, Span, fill
+from dalle.data.token_files import Making, Span, fill
 from dalle.data.token_store import Store
 from dalle.data.token_texts import CachedTexts, cached_texts
 from dalle.errors import DataError
@@ -22,7 +22,7 @@ class CachedCodes:
 
     Args:
         source: whose pictures and captions they are.
-        store: has the codes.
+        store: has the codes, or what else is in their place.
         places: number of the file and of the row of each sample, n x 2; -1 where there is none.
         damaged: what is wrong with those.
         texts: the captions as ids; None where they were not asked for.
@@ -54,7 +54,7 @@ class CachedCodes:
             raise DataError(self._damaged[index])
         number, row = map(int, self._places[index])
         if number not in self._open:
-            self._open[number] = self._store.codes(number)
+            self._open[number] = self._store.made(number)
         return EncodedSample(
             key=self.key(index),
             codes=np.asarray(self._open[number][row]),
@@ -73,7 +73,7 @@ class CachedCodes:
 
 def cached_codes(
     source: Source,
-    encoding: Encoding,
+    making: Making,
     folder: Path,
     *,
     text: TextTokenizer | None = None,
@@ -103,9 +103,9 @@ def cached_codes(
     if isinstance(source, Subset):  # in which samples may repeat
         distinct, again = np.unique(source.indices, return_inverse=True)
         source = Subset(source.source, distinct)
-    store = Store(folder / encoding.name())
+    store = Store(folder / making.name())
     spans = _spans(source)
-    fill(source, encoding, store, spans, part, parts, say, progress)
+    fill(source, making, store, spans, part, parts, say, progress)
     codes = _in_store(source, store, spans, text, folder, first=part / parts)
     return codes if again is None else Subset(codes, again)
 

@@ -1,5 +1,6 @@
 """Filling the token cache, on one process or many."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import numpy as np
 import PIL
@@ -31,10 +33,47 @@ GIVE_UP_SECONDS = 60.0
 """After so long without news from another process, what it was to do is done here."""
 
 
+class Making(Protocol):
+    """What is made of every picture once, and kept: an array for each of its views."""
+
+    what: str
+    """For messages."""
+
+    @property
+    def view(self) -> View: ...
+
+    @property
+    def views(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array of one view."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]: ...
+
+    def name(self) -> str:
+        """Another one for another model, another transform, another number of views."""
+        ...
+
+    def make(self, pictures: np.ndarray) -> np.ndarray:
+        """Arrays, n x shape, of pictures, uint8, n x height x width x 3."""
+        ...
+
+
+def name_of(digest: str, view_name: str, views: int) -> str:
+    """The name of what a model of this digest makes of such views."""
+    code = [Path(str(module.__file__)).read_bytes() for module in (transforms, picture_files)]
+    said = f"{digest}/{view_name}/{views}/{PIL.__version__}".encode()
+    return blake2b(b"\0".join([said, *code]), digest_size=16).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
     """How pictures become codes."""
 
+    what = "codes"
     tokenizer: ImageTokenizer
     digest: str
     """Of the tokenizer's weights."""
@@ -45,20 +84,27 @@ class Encoding:
     device: torch.device
 
     def name(self) -> str:
-        """Another one for another tokenizer, another transform, another number of views."""
-        code = [Path(str(module.__file__)).read_bytes() for module in (transforms, picture_files)]
-        said = f"{self.digest}/{self.view_name}/{self.views}/{PIL.__version__}".encode()
-        return blake2b(b"\0".join([said, *code]), digest_size=16).hexdigest()
+        """See `Making`."""
+        return name_of(self.digest, self.view_name, self.views)
 
-    def bytes_for(self, samples: int) -> int:
-        """What so many samples take on the disk."""
-        rows, cols = self.tokenizer.grid
-        return samples * self.views * rows * cols * self.dtype.itemsize
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, cols)."""
+        return self.tokenizer.grid
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Two bytes a code where they suffice."""
         return np.dtype(np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.int32)
+
+    def make(self, pictures: np.ndarray) -> np.ndarray:
+        """See `Making`."""
+        return encode_pictures(self.tokenizer, pictures, self.device)
+
+
+def bytes_for(making: Making, samples: int) -> int:
+    """What so many samples take on the disk."""
+    return samples * making.views * math.prod(making.shape) * making.dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +119,7 @@ class Span:
 
 def fill(
     source: Source,
-    encoding: Encoding,
+    making: Making,
     store: Store,
     spans: Sequence[Span],
     part: int,
@@ -83,19 +129,19 @@ def fill(
 ) -> None:
     """Put into the store what is missing; see `token_cache.cached_codes`."""
     missing = [number for number, span in enumerate(spans) if not store.is_whole(span.name)]
-    needed = encoding.bytes_for(sum(spans[number].size for number in missing))
+    needed = bytes_for(making, sum(spans[number].size for number in missing))
     progress(len(source) - sum(spans[number].size for number in missing))
     if not missing:
         return
-    _check_room(store.folder, encoding, len(source), needed, say)
+    _check_room(store.folder, making, len(source), needed, say)
     mine = [number for number in missing if number % parts == part]
     for number in [*mine, *_left_by_others(store, spans, missing, part, parts, progress)]:
-        _make(source, encoding, store, spans[number])
+        _make(source, making, store, spans[number])
         progress(spans[number].size)
 
 
 def _check_room(
-    place: Path, encoding: Encoding, samples: int, needed: int, say: Callable[[str], None]
+    place: Path, making: Making, samples: int, needed: int, say: Callable[[str], None]
 ) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -103,14 +149,14 @@ def _check_room(
         raise SaveError(f"the token cache cannot be made in {place}: {error.strerror}") from None
     free = shutil.disk_usage(place).free
     say(
-        f"codes of {samples} pictures, {encoding.views} views each: "
-        f"{encoding.bytes_for(samples) / 1e6:,.1f} MB in {place}, at most {needed / 1e6:,.1f} MB "
+        f"{making.what} of {samples} pictures, {making.views} views each: "
+        f"{bytes_for(making, samples) / 1e6:,.1f} MB in {place}, at most {needed / 1e6:,.1f} MB "
         f"of it to be made; {free / 1e6:,.0f} MB are free"
     )
     if needed > free:
         raise SaveError(
-            f"the codes need {needed / 1e6:,.1f} MB in {place}, where {free / 1e6:,.1f} MB are "
-            "free; make room, choose another --cache, or fewer --views"
+            f"the {making.what} need {needed / 1e6:,.1f} MB in {place}, where "
+            f"{free / 1e6:,.1f} MB are free; make room, choose another --cache, or fewer --views"
         )
 
 
@@ -144,19 +190,19 @@ class _Read:
 
     content: str = ""
     views: np.ndarray | None = None
-    """Where its codes are not in the store: uint8, views x height x width x 3."""
+    """Where its array is not in the store: uint8, views x height x width x 3."""
     damaged: str | None = None
     unread: str | None = None
 
 
-def _make(source: Source, encoding: Encoding, store: Store, span: Span) -> None:
-    """Read some samples, encode those pictures that are new, and remember which is which."""
+def _make(source: Source, making: Making, store: Store, span: Span) -> None:
+    """Read some samples, make arrays of the new pictures, and remember which is which."""
     seen = Seen(contents=[])
     fresh: dict[str, np.ndarray] = {}
-    step = max(1, 64 // encoding.views)
+    step = max(1, 64 // making.views)
 
     def read(within: int) -> _Read:
-        return _read(source, span.start + within, encoding, store, fresh)
+        return _read(source, span.start + within, making, store, fresh)
 
     with ThreadPoolExecutor(min(READERS, usable_cores())) as pool:
         for start in range(0, span.size, step):
@@ -170,19 +216,15 @@ def _make(source: Source, encoding: Encoding, store: Store, span: Span) -> None:
                     seen.unread[str(number)] = row.unread
             new = {row.content: row.views for row in rows if row.views is not None}
             if new:
-                made = encode_pictures(
-                    encoding.tokenizer, np.concatenate(list(new.values())), encoding.device
-                )
-                made = made.reshape(len(new), encoding.views, *encoding.tokenizer.grid)
-                fresh.update(zip(new, made.astype(encoding.dtype), strict=True))
+                made = making.make(np.concatenate(list(new.values())))
+                made = made.reshape(len(new), making.views, *making.shape)
+                fresh.update(zip(new, made.astype(making.dtype), strict=True))
     if fresh:
         store.add(list(fresh), np.stack(list(fresh.values())))
     store.remember(span.name, seen)
 
 
-def _read(
-    source: Source, index: int, encoding: Encoding, store: Store, fresh: Container[str]
-) -> _Read:
+def _read(source: Source, index: int, making: Making, store: Store, fresh: Container[str]) -> _Read:
     pictures, number = origin_of(source, index)
     assert isinstance(pictures, Pictures)
     try:
@@ -194,9 +236,7 @@ def _read(
         return _Read(content=content)
     try:
         sample = pictures.decoded(number, data)
-        views = [
-            encoding.view(sample, Random(f"{content}/{view}")) for view in range(encoding.views)
-        ]
+        views = [making.view(sample, Random(f"{content}/{view}")) for view in range(making.views)]
     except DataError as error:
         return _Read(damaged=str(error))
     return _Read(content=content, views=np.stack(views))

@@ -1,12 +1,12 @@
-"""The token cache on the disk: codes, by the content of the pictures that they are of.
+"""The token cache on the disk: codes or vectors, by the content of the pictures they are of.
 
-    FOLDER/codes/<pictures>.npy             codes, pictures x views x rows x cols
-                 <pictures>.contents.npy    what is in the file of each picture, as a hash
+    FOLDER/made/<pictures>.npy              pictures x views x rows x cols, or x numbers of a vector
+                <pictures>.contents.npy     what is in the file of each picture, as a hash
     FOLDER/seen/<names and marks>.json      which pictures some samples were when they were read
 
-FOLDER belongs to one tokenizer and transform. A picture that is moved, renamed, copied or listed in
-another data set finds its codes; one whose bytes have changed does not. A file is there whole or
-not at all.
+FOLDER belongs to one model and transform. A picture that is moved, renamed, copied or listed in
+another data set finds what was made of it; one whose bytes have changed does not. A file is there
+whole or not at all.
 """
 
 import json
@@ -32,7 +32,7 @@ class Seen:
     """What samples were when they were last read, by their number."""
 
     contents: list[str]
-    """Hash of each picture's file; empty where there is none to find codes of."""
+    """Hash of each picture's file; empty where there is nothing to find by it."""
     damaged: dict[str, str] = field(default_factory=dict)
     """What is wrong with those that cannot be decoded."""
     unread: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ def content_of(data: bytes) -> str:
 
 
 class Store:
-    """The codes of one tokenizer and transform, as they were on the disk when last looked at."""
+    """What one model makes of one transform of pictures, as it was on the disk when last seen."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class Store:
 
     def look(self) -> None:
         """Take in what other processes have added."""
-        listed = sorted((self.folder / "codes").glob("*.contents.npy"))
+        listed = sorted((self.folder / "made").glob("*.contents.npy"))
         contents = [np.array(load_array(path)) for path in listed]
         self.files = [path.with_name(path.name.replace(".contents.", ".")) for path in listed]
         places = [
@@ -78,20 +78,20 @@ class Store:
             found[same] = self._places[near[same]]
         return found
 
-    def codes(self, number: int) -> np.ndarray:
-        """The codes of one file, mapped into memory."""
+    def made(self, number: int) -> np.ndarray:
+        """What is in one file, mapped into memory."""
         return load_array(self.files[number])
 
-    def add(self, contents: Sequence[str], codes: np.ndarray) -> None:
-        """Put the codes of pictures into a file of their own.
+    def add(self, contents: Sequence[str], made: np.ndarray) -> None:
+        """Put what was made of pictures into a file of their own.
 
         Raises:
             SaveError: it cannot be written.
         """
         name = blake2b("".join(contents).encode(), digest_size=16).hexdigest()
-        write_array(self.folder / "codes" / f"{name}.npy", codes)
+        write_array(self.folder / "made" / f"{name}.npy", made)
         hashes = np.array(contents, dtype=_CONTENT)
-        write_array(self.folder / "codes" / f"{name}.contents.npy", hashes)
+        write_array(self.folder / "made" / f"{name}.contents.npy", hashes)
 
     def seen(self, name: str) -> Seen | None:
         """What samples were when they were read; None where they were not."""

@@ -164,6 +164,12 @@ class Dvae(nn.Module):
         """Pictures in [0, 1] from codes."""
         return self.pixels(self.decode_codes(codes))
 
+    def pictures_of_shares(
+        self, shares: Float[Tensor, "b codes rows cols"]
+    ) -> Float[Tensor, "b 3 height width"]:
+        """Pictures in [0, 1] from the share of each code in every cell; gradients flow through."""
+        return self.pixels(self.decode(shares))
+
     def forward(self, images: Float[Tensor, "b 3 height width"], temperature: float) -> DvaeOutput:
         """A picture through relaxed codes: the training pass.
 

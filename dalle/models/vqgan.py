@@ -6,6 +6,7 @@ Source: arXiv 2012.09841; taming-transformers, ru-DALL·E, minDALL-E and LlamaGe
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -121,13 +122,26 @@ class Vqgan(nn.Module):
 
     def decode(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b 3 height width"]:
         """Pictures on the scale -1 ... 1, which they may leave."""
-        entries = self.quantize.entries(codes).movedim(-1, 1)
+        return self._decode_entries(self.quantize.entries(codes).movedim(-1, 1))
+
+    def _decode_entries(
+        self, entries: Float[Tensor, "b c rows cols"]
+    ) -> Float[Tensor, "b 3 height width"]:
         decoded = self.decoder(self.post_quant_conv(entries))
         return from_wavelets(decoded) if self.config.wavelets else decoded
 
     def pictures_of(self, codes: Int[Tensor, "b rows cols"]) -> Float[Tensor, "b 3 height width"]:
         """Pictures in [0, 1] from codes."""
         return ((self.decode(codes) + 1) / 2).clamp(0, 1)
+
+    def pictures_of_shares(
+        self, shares: Float[Tensor, "b codes rows cols"]
+    ) -> Float[Tensor, "b 3 height width"]:
+        """Pictures in [0, 1] from the share of each code in every cell; gradients flow through."""
+        every_code = torch.arange(shares.shape[1], device=shares.device)[None, None]
+        entries = self.quantize.entries(every_code)[0, 0]  # codes c
+        mixed = torch.einsum("bvrk,vc->bcrk", shares, entries)
+        return ((self._decode_entries(mixed) + 1) / 2).clamp(0, 1)
 
 
 class _Nearest(nn.Module):

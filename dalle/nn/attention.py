@@ -44,9 +44,11 @@ def dense_attention(
     queries: Float[Tensor, "b h q d"],
     keys: Float[Tensor, "b h k d"],
     values: Float[Tensor, "b h k d"],
-    mask: Bool[Tensor, "q k"],
+    mask: Bool[Tensor, "*rows q k"],
 ) -> Float[Tensor, "b h q d"]:
     """Attention under a mask, True where a query reads a key: the reference of all others.
+
+    The mask is one for all rows, or `b 1 q k` with one for each.
 
     One softmax over text and image keys together (arXiv 2102.12092, footnote 7), in float32.
     """
@@ -54,11 +56,14 @@ def dense_attention(
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     # On the CPU the fused kernel's backward pass took 31 % of a step at 79 positions, plain
     # products 9 %; scale and mask ride in the first product, which saves another tenth of a step.
-    batch, _, _, width = queries.shape
+    batch, heads, _, width = queries.shape
     bias = torch.zeros(mask.shape, dtype=queries.dtype).masked_fill_(~mask, -math.inf)
     queries, keys, values = (x.flatten(0, 1) for x in (queries, keys, values))
     scores = torch.baddbmm(
-        bias.expand(len(queries), -1, -1), queries, keys.transpose(1, 2), alpha=width**-0.5
+        bias.expand(batch, heads, -1, -1).flatten(0, 1),
+        queries,
+        keys.transpose(1, 2),
+        alpha=width**-0.5,
     )
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
     return (weights @ values).unflatten(0, (batch, -1))

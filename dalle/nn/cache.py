@@ -11,60 +11,24 @@ from torch.nn import functional as F
 from dalle.layout import StreamLayout
 from dalle.nn.attention import dense_attention
 from dalle.nn.kept import KeptSlots, kept_slots
+from dalle.nn.layer_cache import LayerCache, Places
 from dalle.nn.masks import Pattern, may_attend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LayerCache:
-    """One layer's keys and values, filled in place."""
+class TextBlock:
+    """Prompts with as many samples each, whose texts are read in one product."""
 
-    text_keys: Float[Tensor, "prompts h text d"]
-    text_values: Float[Tensor, "prompts h text d"]
-    image_keys: Float[Tensor, "pictures h kept d"]
-    image_values: Float[Tensor, "pictures h kept d"]
-    slots: KeptSlots
-    """Where each image slot is kept."""
-    unread: Float[Tensor, "image stretch"]
-    """Added to the scores: 0 where a place is read, minus infinity where it is not."""
-    unread_text: Float[Tensor, "image text"] | None
-    """Likewise for the text, where the pattern does not read all of it."""
-
-    # On the CPU it costs nothing to look at a slot's number, and what an index is a tensor for
-    # costs a copy or a slow loop.
-
-    def keep(
-        self,
-        kept: Float[Tensor, "pictures h kept d"],
-        new: Float[Tensor, "pictures h 1 d"],
-        slot: Int[Tensor, ""],
-    ) -> None:
-        """Write what belongs to image slot `slot` to its place in `kept`."""
-        place = self.slots.place.index_select(0, slot.reshape(1))
-        if kept.device.type == "cpu":
-            kept.select(2, int(place)).copy_(new.squeeze(2))
-        else:
-            kept.index_copy_(2, place, new)
-
-    def stretch(
-        self, kept: Float[Tensor, "pictures h kept d"], slot: Int[Tensor, ""]
-    ) -> Float[Tensor, "pictures h stretch d"]:
-        """What image slot `slot` reads of `kept`, together with what it does not."""
-        if self.slots.listed is not None:
-            return kept.index_select(2, self.slots.listed.index_select(0, slot.reshape(1))[0])
-        if self.slots.stretch == self.slots.kept:
-            return kept
-        stretches = kept.unflatten(2, (-1, self.slots.stretch))
-        if kept.device.type == "cpu":
-            return stretches[:, :, int(self.slots.stretch_of[slot])]
-        one = self.slots.stretch_of.index_select(0, slot.reshape(1))
-        return stretches.index_select(2, one).squeeze(2)
+    prompts: slice
+    pictures: slice
 
 
 class Cache:
     """The keys and values of all layers for a launch of `prompts` x `samples` pictures.
 
     Pictures are ordered prompt by prompt. The text of a prompt (with whatever condition stands
-    before it) is kept once for all of its samples.
+    before it) is kept once for all of its samples. For guidance as many pictures follow without a
+    caption: `nulls` is 0 for none of them, or how many prompts they share, 1 or `prompts`.
     """
 
     def __init__(
@@ -78,11 +42,21 @@ class Cache:
         head_width: int,
         dtype: torch.dtype,
         device: torch.device,
+        nulls: int = 0,
     ) -> None:
         self.layout = layout
         self.patterns = patterns
-        self.prompts = prompts
-        self.samples = samples
+        self.prompts = prompts + nulls
+        captioned = prompts * samples
+        self.blocks = [TextBlock(prompts=slice(prompts), pictures=slice(captioned))]
+        numbers = torch.arange(captioned, device=device)
+        self.prompt_of = numbers // samples
+        if nulls:
+            without = TextBlock(prompts=slice(prompts, None), pictures=slice(captioned, None))
+            self.blocks.append(without)
+            of_null = prompts + numbers * nulls // captioned
+            self.prompt_of = torch.cat([self.prompt_of, of_null])
+        pictures = len(self.prompt_of)
         tables = {pattern: kept_slots(pattern, layout, device) for pattern in set(patterns)}
         slots = torch.arange(layout.length, device=device)
         image, text = slots[layout.image_start :, None], slots[: layout.image_start]
@@ -95,12 +69,11 @@ class Cache:
             return zeros.masked_fill(~allowed, float("-inf"))
 
         def layer(pattern: Pattern, table: KeptSlots) -> LayerCache:
-            pictures, kept = prompts * samples, table.kept
             return LayerCache(
-                text_keys=empty(prompts, layout.image_start),
-                text_values=empty(prompts, layout.image_start),
-                image_keys=empty(pictures, kept),
-                image_values=empty(pictures, kept),
+                text_keys=empty(self.prompts, layout.image_start),
+                text_values=empty(self.prompts, layout.image_start),
+                image_keys=empty(pictures, table.kept),
+                image_values=empty(pictures, table.kept),
                 slots=table,
                 unread=unless(table.reads),
                 unread_text=None
@@ -126,11 +99,15 @@ class Prefill:
     """Attention over the first slots of the stream, whose keys and values it keeps.
 
     The stream is one per prompt: `image_start` slots and then any number of image slots, which
-    every sample of the prompt shares.
+    every sample of the prompt shares. What the cache held before is forgotten.
     """
 
     def __init__(self, cache: Cache, patterns: tuple[Pattern, ...], *, length: int) -> None:
         self.cache = cache
+        for kept in cache.layers:
+            # What is not read has weight 0, which makes nothing of it only if it is a number.
+            kept.image_keys.zero_()
+            kept.image_values.zero_()
         slots = torch.arange(length, device=cache.layers[0].unread.device)
         masks = {
             pattern: may_attend(pattern, cache.layout, slots[:, None], slots[None, :])
@@ -154,7 +131,7 @@ class Prefill:
         if known:
             slots = torch.arange(max(0, known - kept.slots.kept), known, device=keys.device)
             for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
-                shared = new[:, :, start + slots].repeat_interleave(self.cache.samples, dim=0)
+                shared = new[:, :, start + slots].index_select(0, self.cache.prompt_of)
                 store[:, :, kept.slots.place[slots]] = shared
         if self.cache.empty is None:
             return dense_attention(queries, keys, values, self.masks[layer])
@@ -179,6 +156,7 @@ class ImageStep:
     def __init__(self, cache: Cache, slot: Int[Tensor, ""]) -> None:
         self.cache = cache
         self.slot = slot
+        self._places: dict[Pattern, Places] = {}
 
     def __call__(
         self,
@@ -188,31 +166,45 @@ class ImageStep:
         values: Float[Tensor, "b h 1 d"],
     ) -> Float[Tensor, "b h 1 d"]:
         kept = self.cache.layers[layer]
-        # Slots stay tensors: no value goes to the host, so that a step can be captured once.
-        kept.keep(kept.image_keys, keys, self.slot)
-        kept.keep(kept.image_values, values, self.slot)
-        local_keys = kept.stretch(kept.image_keys, self.slot)
-        local_values = kept.stretch(kept.image_values, self.slot)
-        unread = kept.unread.index_select(0, self.slot.reshape(1))
+        places = self._places_of(layer)
+        kept.keep(kept.image_keys, keys, places)
+        kept.keep(kept.image_values, values, places)
+        local_keys = kept.stretch(kept.image_keys, places)
+        local_values = kept.stretch(kept.image_values, places)
 
         queries = queries * queries.shape[-1] ** -0.5
-        # b h 1 d -> p h s d: the samples of a prompt read its text in one product.
-        by_prompt = queries.squeeze(2).unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
-        text = by_prompt @ kept.text_keys.transpose(-1, -2)  # p h s text
-        text = text.transpose(1, 2).flatten(0, 1)  # b h text
-        if kept.unread_text is not None:
-            text = text + kept.unread_text.index_select(0, self.slot.reshape(1))[0]
+        text = self._by_prompt(queries.squeeze(2), kept.text_keys.transpose(-1, -2))  # b h text
+        if places.unread_text is not None:
+            text = text + places.unread_text
         if self.cache.empty is not None:
-            empty = self.cache.empty.repeat_interleave(self.cache.samples, dim=0)
+            empty = self.cache.empty.index_select(0, self.cache.prompt_of)
             text = text.masked_fill(empty.unsqueeze(1), float("-inf"))
-        local = (local_keys @ queries.transpose(-1, -2)).squeeze(-1) + unread  # b h stretch
-        weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1, dtype=torch.float32)
-        weights = weights.to(values.dtype)
+        # A row times a matrix: the other way round it takes 5 times as long on the CPU.
+        local = (queries @ local_keys.transpose(-1, -2)).squeeze(2) + places.unread  # b h stretch
+        # In 16 bits, too, the kernel adds in 32.
+        weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1)
         num_text = text.shape[-1]
-        over_text = weights[..., :num_text].unflatten(0, (self.cache.prompts, -1)).transpose(1, 2)
-        from_text = (over_text @ kept.text_values).transpose(1, 2).flatten(0, 1)  # b h d
+        from_text = self._by_prompt(weights[..., :num_text], kept.text_values)
         from_image = weights[..., None, num_text:] @ local_values  # b h 1 d
         return from_image + from_text.unsqueeze(2)
+
+    def _places_of(self, layer: int) -> Places:
+        pattern = self.cache.patterns[layer]
+        if pattern not in self._places:
+            self._places[pattern] = self.cache.layers[layer].at(self.slot)
+        return self._places[pattern]
+
+    def _by_prompt(
+        self, rows: Float[Tensor, "b h i"], of_prompts: Float[Tensor, "prompts h i j"]
+    ) -> Float[Tensor, "b h j"]:
+        """Each picture's rows times its prompt's matrices: one product for all of its samples."""
+        products = []
+        for block in self.cache.blocks:
+            matrices = of_prompts[block.prompts]
+            # b h i -> p h s i
+            grouped = rows[block.pictures].unflatten(0, (len(matrices), -1)).transpose(1, 2)
+            products.append((grouped @ matrices).transpose(1, 2).flatten(0, 1))
+        return products[0] if len(products) == 1 else torch.cat(products)
 
 
 class TextStep:

@@ -30,7 +30,7 @@ class FirstSlotCache:
     def or_first(self, slot: Int[Tensor, ""], x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         """Each picture's prompt's own vector at slot 0, and `x` at all others; no value goes to
         the host."""
-        first = self.first.repeat_interleave(self.keys.samples, dim=0)
+        first = self.first.index_select(0, self.keys.prompt_of)
         return torch.where(slot == 0, first.to(x.dtype), x)
 
 

@@ -161,6 +161,22 @@ def dense_mask(
     return may_attend(pattern, layout, slots[:, None], slots[None, :])
 
 
+def may_attend_picture_first(
+    pattern: Pattern,
+    layout: StreamLayout,
+    query: Int[Tensor, "*q"],
+    key: Int[Tensor, "*k"],
+) -> Bool[Tensor, "..."]:
+    """The same where the picture comes before the text, though each keeps its slots.
+
+    Within the picture and within the text nothing changes; text sees the whole picture, and the
+    picture no text.
+    """
+    is_text = query < layout.image_start
+    within = is_text == (key < layout.image_start)
+    return torch.where(within, may_attend(pattern, layout, query, key), is_text)
+
+
 def transpose_order(layout: StreamLayout) -> Int[Tensor, " length"]:
     """Slots of the stream with the image grid transposed: raster slot r W + c goes to c R + r.
 

@@ -1,8 +1,10 @@
 """Runs of the transformer: what a user sets, and the named ones."""
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from dalle.presets.decoder import ConditionSettings, DalleModel
 from dalle.presets.settings import (
     DataSettings,
     DeviceName,
@@ -14,30 +16,12 @@ from dalle.presets.settings import (
 )
 
 if TYPE_CHECKING:
+    from dalle.models.clip_gen import ClipGenConfig
     from dalle.models.dalle import DalleConfig
     from dalle.sampling.filters import Sampling
+    from dalle.systems.clip_gen.task import ClipGenObjective
     from dalle.training.dalle_task import DalleObjective
     from dalle.training.settings import TrainConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DalleModel:
-    """Sizes of the transformer; its grid and its codes are the discrete VAE's."""
-
-    depth: int
-    """Layers, each of attention and MLP."""
-    width: int
-    heads: int
-    patterns: tuple[Literal["published", "row", "column", "conv", "full"], ...] = ("published",)
-    """The attention of each layer, one name for each; or `published`."""
-    conv_kernel: int = 11
-    """Side of the conv pattern; 3 for grids below 16 x 16."""
-    dropout: float = 0.0
-    init_gain: float = 0.125
-    """Of the first weights: the published 0.125 for long runs, about 0.5 for a few thousand
-    steps."""
-    embedding_std: float | None = None
-    """Of the first embeddings: None as published, about 0.4 for a few thousand steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +32,12 @@ class DalleLearning:
     """Share of the text's loss; the image's is the rest."""
     caption_dropout: float = 0.1
     """Share of the captions that are dropped in training, so that the model can be guided."""
+    caption_order: float = 0.0
+    """Share of the samples on which the model learns to write the caption of a picture, instead of
+    drawing the picture of a caption. 0: as published."""
+    caption_weight: float | None = None
+    """Of those captions' loss: more learns captions sooner and pictures later. None: as the
+    text's."""
     keep_empty: bool = False
     """Train on pictures without a caption as "no caption", instead of leaving them out."""
     augment: bool = True
@@ -80,6 +70,12 @@ class DalleRun:
     too."""
     vae: str | None = None
     """Folder or run of the discrete VAE; it goes into the model's folder."""
+    start_from: str | None = None
+    """Train this DALL·E on instead of a new one: a model folder, a run, or a checkpoint of another
+    project. Sizes and tokenizers are its own."""
+    lora_rank: int | None = None
+    """With --start-from: train pairs of matrices of so many columns beside the layers (LoRA), and
+    nothing else. What is saved are whole layers."""
     clip: str | None = None
     """Folder or run of a CLIP that is to rank pictures; it goes into the model's folder too."""
     out: str | None = None
@@ -92,6 +88,7 @@ class DalleRun:
     text: TextSettings
     model: DalleModel
     objective: DalleLearning = field(default_factory=DalleLearning)
+    condition: ConditionSettings = field(default_factory=ConditionSettings)
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     optim: OptimSettings
     loop: LoopSettings
@@ -100,22 +97,34 @@ class DalleRun:
         """What the model is built from, for tokenizers with so many entries and such a grid."""
         from dalle.models.dalle import DalleConfig
 
-        model = self.model
-        names = tuple(name for name in model.patterns if name != "published")
         return DalleConfig(
             text_vocab=text_vocab,
-            image_vocab=codes,
             text_slots=self.text.text_slots,
-            rows=grid[0],
-            cols=grid[1],
-            depth=model.depth,
-            width=model.width,
-            heads=model.heads,
-            patterns="published" if model.patterns == ("published",) else names,
-            conv_kernel=model.conv_kernel,
-            dropout=model.dropout,
-            init_gain=model.init_gain,
-            embedding_std=model.embedding_std,
+            both_orders=self.objective.caption_order > 0.0,
+            **self.model.sizes(codes=codes, grid=grid),
+        )
+
+    def clip_gen_config(
+        self, *, vector_size: int, codes: int, grid: tuple[int, int]
+    ) -> "ClipGenConfig":
+        """What the model is built from where its condition is a CLIP's vector."""
+        from dalle.models.clip_gen import ClipGenConfig
+
+        return ClipGenConfig(
+            vector_size=vector_size,
+            vector_slots=self.condition.vector_slots,
+            **self.model.sizes(codes=codes, grid=grid),
+        )
+
+    def clip_gen_objective(self) -> "ClipGenObjective":
+        """What the task then minimises."""
+        from dalle.systems.clip_gen.task import ClipGenObjective
+
+        return ClipGenObjective(
+            condition_dropout=self.condition.condition_dropout,
+            embedding_weight=self.condition.embedding_weight,
+            embedding_distance=self.condition.embedding_distance,
+            augment=self.objective.augment,
         )
 
     def objective_config(self) -> "DalleObjective":
@@ -126,6 +135,8 @@ class DalleRun:
             text_weight=self.objective.text_weight,
             bpe_dropout=self.text.bpe_dropout,
             caption_dropout=self.objective.caption_dropout,
+            caption_order=self.objective.caption_order,
+            caption_weight=self.objective.caption_weight,
             long_captions=self.text.long_captions,
             augment=self.objective.augment,
         )
@@ -143,7 +154,8 @@ class DalleRun:
 
     def train_config(self) -> "TrainConfig":
         """What the training loop is told."""
-        return train_config(self.loop, self.optim, seed=self.seed, device=self.device)
+        common = train_config(self.loop, self.optim, seed=self.seed, device=self.device)
+        return dataclasses.replace(common, lora_rank=self.lora_rank)
 
     def summary(self) -> str:
         """One line for a list."""

@@ -112,6 +112,9 @@ class LoopSettings:
     """Updates between two looks at held-out data; 0: only at the end."""
     validate_samples: int = 512
     """Held-out samples that are looked at, always the same ones; 0: none at all."""
+    stop_after_no_gain: int = 0
+    """End the run after so many looks at held-out data without a new lowest loss; the lowest step
+    stands for the run. 0: never."""
     preview_every: int = 1000
     """Updates between two previews; 0: none at all."""
     save_every: int = 1000
@@ -138,7 +141,8 @@ class TextSettings:
     lowercase: bool = True
     """As published."""
     text_tokenizer: str | None = None
-    """Take the tokenizer of this model folder, or this text_tokenizer.json, instead."""
+    """Take the tokenizer of this model folder, or this text_tokenizer.json, instead; with
+    --start-from, the file that another project's model lacks."""
     bpe_dropout: float = 0.1
     """Share of the merges that are left out in training."""
     long_captions: Literal["cut", "leave_out", "refuse"] = "cut"
@@ -165,6 +169,7 @@ def train_config(
         log_every=loop.log_every,
         validate_every=loop.validate_every,
         validate_samples=loop.validate_samples,
+        stop_after_no_gain=loop.stop_after_no_gain,
         preview_every=loop.preview_every,
         save_every=loop.save_every,
         keep_last=loop.keep_last,

@@ -4,11 +4,8 @@ A file holds the weights under `model` or `module`, or they are the file (from F
 trained on is in `args`, where that was kept. Source: FoundationVision/LlamaGen (MIT).
 """
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -26,22 +23,18 @@ from dalle.pretrained.family import (
     indices,
     lengths,
 )
+from dalle.pretrained.llamagen_grid import CAPTIONS, CLASSES, side_of
 from dalle.pretrained.llamagen_model import Llamagen, LlamagenConfig
-from dalle.pretrained.records import Record
 from dalle.tokenizers.class_numbers import ClassNumbers
 from dalle.tokenizers.t5_features import PUBLISHED, T5Features
 
 FAMILY = "LlamaGen"
 HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 2048: 32, 2560: 40, 3200: 32, 4096: 32}
 """By the width of the original's models; files do not say it."""
-ALWAYS_24 = (1536, 3200)
-"""Widths of the class-conditional models that were published for one grid only, 24 x 24."""
 IMAGE_TOKENIZERS = {
     "class": ("FoundationVision/LlamaGen", "vq_ds16_c2i.pt"),
     "features": ("peizesun/llamagen_t2i", "vq_ds16_t2i.pt"),
 }
-CLASSES = "cls_embedding.embedding_table.weight"
-CAPTIONS = ("cls_embedding.uncond_embedding", "cls_embedding.cap_proj.fc1.weight")
 SIGNS = ("tok_embeddings.weight", "output.weight", "layers.0.attention.wqkv.weight")
 """With an embedding of a condition, of no other family; one of all these may be what is lacking."""
 LAYER = r"layers\.(\d+)\..+"
@@ -73,7 +66,7 @@ def recognise(source: Source) -> Sighting | None:
     """What a file is, by its keys and shapes."""
     for weights in source.weights:
         if is_state(weights.state):
-            return _sighting(weights, source)
+            return _sighting(weights, source, side_of(weights, source))
     return None
 
 
@@ -85,11 +78,12 @@ def convert(source: Source) -> Converted:
             which size of picture it is.
     """
     weights = next(w for w in source.weights if is_state(w.state))
-    module = from_state(weights.state, path=weights.path, side=side_of(weights, source))
+    side = side_of(weights, source)
+    module = from_state(weights.state, path=weights.path, side=side)
     size, by_class = module.config.condition_size, module.config.condition == "class"
     return Converted(
         module=module,
-        sighting=_sighting(weights, source),
+        sighting=_sighting(weights, source, side),
         text_tokenizer=ClassNumbers(size) if by_class else T5Features(PUBLISHED, vocab_size=size),
         image_tokenizer=image_tokenizer(
             source,
@@ -161,7 +155,8 @@ def _config(
     if side is None:
         raise CheckpointError(
             f"{path} does not say for which size of picture it is; put it in a folder with a "
-            'config.json that says so, such as {"image_size": 256}, and give the folder'
+            'config.json that says so, such as {"image_size": 256}, and give the folder; or give '
+            "it the name back under which it was published"
         )
     of_captions = any(name in state for name in CAPTIONS)
     if CLASSES not in state and not of_captions:
@@ -188,37 +183,6 @@ def _config(
     )
 
 
-def side_of(weights: Weights, source: Source) -> int | None:
-    """Rows and columns of the grid, as far as anything says it.
-
-    Looked for in `args`, in a config.json beside the file, in a table of rotations, and in what was
-    ever published. Codes stand for 16 x 16 pixels unless `args` says otherwise.
-    """
-    state, told = weights.state, _told(weights, source)
-    pixels, cell = told.get("image_size"), told.get("downsample_size", 16)
-    if isinstance(pixels, int) and isinstance(cell, int) and 0 < cell <= pixels:
-        return pixels // cell
-    if "freqs_cis" in state and state["freqs_cis"].ndim == 3:
-        slots = len(state[CAPTIONS[0]]) if CAPTIONS[0] in state else 1
-        return math.isqrt(max(0, len(state["freqs_cis"]) - slots))
-    table = state.get(CLASSES)
-    if table is not None and table.ndim == 2 and table.shape[1] in ALWAYS_24:
-        return 24
-    return None
-
-
-def _told(weights: Weights, source: Source) -> Mapping[str, Any]:
-    args = weights.value.get("args") if isinstance(weights.value, dict) else None
-    told = args.state if isinstance(args, Record) else args
-    if isinstance(told, dict):
-        return told
-    try:
-        told = json.loads(source.beside.get("config.json", b"{}"))
-    except ValueError as error:
-        raise CheckpointError(f"{source.path}: config.json is not JSON: {error}") from None
-    return told if isinstance(told, dict) else {}
-
-
 def _theirs(name: str) -> str:
     if name == "no_features":
         return CAPTIONS[0]
@@ -226,7 +190,7 @@ def _theirs(name: str) -> str:
     return ".".join([*layer, _NAMES[module], leaf]).replace("blocks.", "layers.")
 
 
-def _sighting(weights: Weights, source: Source) -> Sighting:
+def _sighting(weights: Weights, source: Source, side: int | None) -> Sighting:
     state = weights.state
     named = (
         ("width", SIGNS[0], 1),
@@ -235,7 +199,6 @@ def _sighting(weights: Weights, source: Source) -> Sighting:
         ("caption tokens", CAPTIONS[0], 0),
     )
     by_class = CLASSES in state
-    side = side_of(weights, source)
     grid = {} if side is None else {"grid": f"{side} x {side}"}
     codec = lacking("the image tokenizer", IMAGE_TOKENIZERS["class" if by_class else "features"])
     has_codec = any(is_vq(other.state) for other in source.weights)

@@ -135,20 +135,22 @@ class Llamagen(nn.Module):
 
     # Decoding: one prefill for each prompt, then one position at a time.
 
-    def new_cache(self, *, prompts: int, samples: int) -> FirstSlotCache:
-        """Room for the keys and values of `prompts` conditions with `samples` pictures each."""
+    def new_cache(self, *, prompts: int, samples: int, nulls: int = 0) -> FirstSlotCache:
+        """Room for the keys and values of `prompts` conditions with `samples` pictures each, and
+        for as many pictures again without a caption, which share `nulls` ones."""
         keys = Cache(
             layout=self.layout,
             patterns=self.patterns,
             prompts=prompts,
             samples=samples,
+            nulls=nulls,
             heads=self.config.heads,
             head_width=self.config.width // self.config.heads,
             dtype=self.norm.weight.dtype,
             device=self.device,
         )
         if self.config.condition == "features":
-            shape = (prompts, self.layout.prefix)
+            shape = (keys.prompts, self.layout.prefix)
             keys.empty = torch.zeros(shape, dtype=torch.bool, device=self.device)
         return FirstSlotCache.empty(keys, width=self.config.width)
 

@@ -114,13 +114,15 @@ class Mindalle(nn.Module):
 
     # Decoding: one prefill for each prompt, then one position at a time.
 
-    def new_cache(self, *, prompts: int, samples: int) -> FirstSlotCache:
-        """Room for the keys and values of `prompts` texts with `samples` pictures each."""
+    def new_cache(self, *, prompts: int, samples: int, nulls: int = 0) -> FirstSlotCache:
+        """Room for the keys and values of `prompts` texts with `samples` pictures each, and
+        for as many pictures again without a caption, which share `nulls` ones."""
         keys = Cache(
             layout=self.layout,
             patterns=self.patterns,
             prompts=prompts,
             samples=samples,
+            nulls=nulls,
             heads=self.config.heads,
             head_width=self.config.width // self.config.heads,
             dtype=self.transformer.norm.weight.dtype,

@@ -4,6 +4,7 @@ import itertools
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dalle.pretrained.torch_file import ZIP, read_torch_file
 SMALL = (".json", ".yaml", ".yml", ".txt", ".model")
 MAX_SMALL_BYTES = 20 * 2**20
 MAX_FILES = 500
+CONFIG = "config.json"
 WRAPPERS = ("state_dict", "weights", "ema", "model", "module")
 """Where a state dict lies in a checkpoint with more in it; averaged weights before the others."""
 MAX_UNPACKED = 20
@@ -61,6 +63,21 @@ def read(path: str | Path) -> Source:
     # A module was saved whole: OpenAI's encoder and decoder are a file each.
     others = _modules(place, siblings) if isinstance(weights.value, Record) else ()
     return Source(path=place, weights=(weights, *others), beside=_beside(place.parent, siblings))
+
+
+def with_tokenizer(source: Source, file: Path) -> Source:
+    """As if this file lay beside the weights, and no other that could be a tokenizer.
+
+    Raises:
+        InputError: there is no such file, or it is none of the kinds that are tokenizers.
+    """
+    if not file.is_file() or file.suffix not in SMALL or file.stat().st_size > MAX_SMALL_BYTES:
+        raise InputError(
+            f"{file} is no text tokenizer; expected a file of at most {MAX_SMALL_BYTES >> 20} MB "
+            f"that ends in one of {', '.join(SMALL)}"
+        )
+    kept = {name: data for name, data in source.beside.items() if Path(name).name == CONFIG}
+    return replace(source, beside={**kept, file.name: file.read_bytes()})
 
 
 def holds_weights(folder: Path) -> bool:

@@ -5,18 +5,20 @@ its own seed: it does not depend on what else is sampled with it, nor by which o
 since a launch is never divided.
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from dalle.errors import InputError
 from dalle.nn.linear import weights_kept
-from dalle.protocols import Decoder, TextDecoder
-from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
+from dalle.protocols import Decoder
+from dalle.sampling.filters import Sampling, uniform_table
+from dalle.sampling.fixed_step import FixedSteps
+from dalle.sampling.launches import Launch, LaunchShape, launch_shape, launches
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +32,6 @@ class Sampled:
     """ln p(sampled codes | text) in nats, at temperature 1, unfiltered and unguided."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchShape:
-    """How launches are filled: with as many samples of every prompt in one as of any other."""
-
-    prompts: int
-    samples: int
-    chunks: int
-    """Into so many parts the samples of one prompt are cut."""
-
-    @staticmethod
-    def of(num_samples: int, launch: int) -> "LaunchShape":
-        """For so many samples of each prompt, at most, and `launch` pictures at once."""
-        samples = min(launch, 1 << (num_samples - 1).bit_length())
-        return LaunchShape(launch // samples, samples, -(-num_samples // samples))
-
-    def count(self, num_prompts: int) -> int:
-        """How many launches there are for so many prompts."""
-        return -(-num_prompts * self.chunks // self.prompts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Launch:
-    """Pictures that are sampled together, ordered prompt by prompt."""
-
-    prompts: list[int]
-    pictures: list[int]
-    """Index of each picture; repeated where the launch is only filled up."""
-
-
 @torch.inference_mode()
 def sample_codes(
     model: Decoder,
@@ -69,23 +42,27 @@ def sample_codes(
     sampling: Sampling,
     given: Int[Tensor, "rows cols"] | None = None,
     keep: Bool[Tensor, "rows cols"] | None = None,
-    launch: int = 32,
+    launch: int | LaunchShape = 32,
+    steps: FixedSteps | None = None,
     share: tuple[int, int] = (0, 1),
     progress: Callable[[int], None] | None = None,
+    sampled: Callable[[Sampled], None] | None = None,
 ) -> Sampled:
     """Sample one picture for each seed, or one process's share of them.
 
     Args:
         texts: what the decoder reads of each prompt: ids of its text slots, or features.
-        prompt_of: for each picture, the row of `texts` it shows.
+        prompt_of: for each picture, the row of `texts` it shows; ascending.
         seeds: for each picture, 0 <= seed < 2^63.
         given: codes of an image prompt, for all pictures.
         keep: True for the cells that are taken from `given`; the others are sampled in raster
             order, each seeing all cells before it.
-        launch: how many pictures are sampled at once.
+        launch: how many pictures are sampled at once, or the very shape of launches.
+        steps: keeps memory and a recorded step for later calls; None: from launch to launch.
         share: (r, n) takes every n-th launch from the r-th on: the part of process r of n.
         progress: called with the number of tokens just sampled, by all processes if each is as
             fast as this one.
+        sampled: called with the pictures of each launch when it is done.
 
     Returns:
         Codes on the CPU, in the order of `seeds`.
@@ -93,7 +70,7 @@ def sample_codes(
     layout = model.layout
     if len(prompt_of) != len(seeds):
         raise InputError(f"{len(seeds)} seeds for {len(prompt_of)} pictures; expected one for each")
-    if launch < 1:
+    if isinstance(launch, int) and launch < 1:
         raise InputError(f"launch is {launch}; expected at least 1 picture at once")
     if (given is None) != (keep is None):
         raise InputError("an image prompt needs both its codes and the cells to keep")
@@ -104,24 +81,61 @@ def sample_codes(
         raise InputError(
             f"the image prompt has {tuple(given.shape)} cells; the model's grid is {layout.grid}"
         )
-    codes = torch.empty(len(seeds), layout.image, dtype=torch.long)
-    log_prob = torch.empty(len(seeds))
-    mine = list(_launches(prompt_of, launch))[share[0] :: share[1]]
-    pictures = torch.tensor(sorted({i for group in mine for i in group.pictures}), dtype=torch.long)
-    tell = _for_everyone(progress, own=len(pictures), everyone=len(seeds))
-    for group in mine:
-        sampled = _sample_launch(
-            model,
-            texts[group.prompts],
-            seeds=[seeds[i] for i in group.pictures],
-            sampling=sampling,
+    shape = launch
+    if isinstance(shape, int):
+        shape = launch_shape(Counter(prompt_of).values(), shape, full=rounds(model))
+    mine = list(launches(prompt_of, shape))[share[0] :: share[1]]
+    own = sum(len(set(one.pictures)) for one in mine)
+    tell = _for_everyone(progress, own=own, everyone=len(seeds))
+    steps = steps or FixedSteps(record=True)
+    parts = []
+    for one in mine:
+        step = steps.get(model, texts, shape, sampling)
+        known = step.begin(
+            texts[one.prompts],
+            uniform=uniform_table([seeds[i] for i in one.pictures], layout.image),
             given=given.flatten(),
             keep=keep.flatten(),
-            progress=partial(tell, len(set(group.pictures))),
         )
-        codes[group.pictures] = sampled[0].cpu()
-        log_prob[group.pictures] = sampled[1].cpu()
-    return Sampled(pictures, codes[pictures].unflatten(1, layout.grid), log_prob[pictures])
+        different = len(set(one.pictures))
+        tell(different, known)
+        with weights_kept():
+            for _ in range(known, layout.image):
+                step.play()
+                tell(different, 1)
+        parts.append(_real(one, step.codes.t().unflatten(1, layout.grid).cpu(), step.log_prob))
+        if sampled is not None:
+            sampled(parts[-1])
+    return joined(parts, layout.grid)
+
+
+def rounds(model: Decoder) -> bool:
+    """Whether a model computes in 16 bits, where a picture depends on the shape of its launch."""
+    if not isinstance(model, nn.Module):
+        return True
+    return next(model.parameters()).dtype != torch.float32
+
+
+def joined(parts: list[Sampled], grid: tuple[int, int]) -> Sampled:
+    """Several launches, in order, as one."""
+    if not parts:
+        none = torch.empty(0, dtype=torch.long)
+        return Sampled(none, none.new_empty(0, *grid), torch.empty(0))
+    return Sampled(
+        torch.cat([part.pictures for part in parts]),
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.log_prob for part in parts]),
+    )
+
+
+def _real(
+    launch: Launch, codes: Int[Tensor, "b rows cols"], log_prob: Float[Tensor, " b"]
+) -> Sampled:
+    """The pictures of a launch, without those that only fill it up."""
+    first = {picture: place for place, picture in reversed(list(enumerate(launch.pictures)))}
+    pictures = sorted(first)
+    places = [first[picture] for picture in pictures]
+    return Sampled(torch.tensor(pictures), codes[places], log_prob.cpu()[places])
 
 
 def _for_everyone(
@@ -139,114 +153,3 @@ def _for_everyone(
         told = due
 
     return tell
-
-
-def _launches(prompt_of: list[int], launch: int) -> Iterator[_Launch]:
-    """Split pictures into launches of `launch` pictures, each with as many samples of every
-    prompt in it as of any other, filling up by repetition."""
-    if not prompt_of:
-        return
-    by_prompt: dict[int, list[int]] = {}
-    for picture, prompt in enumerate(prompt_of):
-        by_prompt.setdefault(prompt, []).append(picture)
-    most = max(len(pictures) for pictures in by_prompt.values())
-    shape = LaunchShape.of(most, launch)
-    samples = shape.samples
-    chunks = [
-        (prompt, (pictures[i : i + samples] + [pictures[-1]] * samples)[:samples])
-        for prompt, pictures in by_prompt.items()
-        for i in range(0, len(pictures), samples)
-    ]
-    for i in range(0, len(chunks), shape.prompts):
-        group = chunks[i : i + shape.prompts]
-        group += [group[-1]] * (shape.prompts - len(group))
-        yield _Launch([prompt for prompt, _ in group], [p for _, chunk in group for p in chunk])
-
-
-def _sample_launch(
-    model: Decoder,
-    texts: Shaped[Tensor, "prompts *slots"],
-    *,
-    seeds: list[int],
-    sampling: Sampling,
-    given: Int[Tensor, " image"],
-    keep: Bool[Tensor, " image"],
-    progress: Callable[[int], None],
-) -> tuple[Int[Tensor, "b image"], Float[Tensor, " b"]]:
-    layout, pictures = model.layout, len(seeds)
-    guided = sampling.guidance != 1.0
-    device = texts.device
-    given, keep = given.to(device), keep.to(device)
-    uniform = uniform_table(seeds, layout.image).to(device)
-    known = int(keep.long().cumprod(0).sum())  # cells kept before the first one to sample
-    if guided:
-        texts = torch.cat([texts, model.no_caption(texts)])
-    cache = model.new_cache(prompts=len(texts), samples=pictures // (len(texts) // (1 + guided)))
-    model.prefill(texts, given[:known].expand(len(texts), -1), cache)
-
-    codes = given.expand(pictures, -1).clone()
-    log_prob = torch.zeros(pictures, device=device)
-    last = torch.full((pictures,), model.start_of_image, device=device)
-    if known:
-        last = codes[:, known - 1]
-    progress(known)
-    with weights_kept():
-        for p in range(known, layout.image):
-            slot = torch.tensor(p, device=device)
-            logits = model.step(last.repeat(1 + guided), slot, cache)
-            conditional = logits[:pictures]
-            steered = conditional
-            if guided:
-                steered = guide(conditional, logits[pictures:], sampling.guidance)
-            drawn = draw_token(steered, uniform[p], sampling)
-            last = torch.where(keep[p], codes[:, p], drawn)
-            codes[:, p] = last
-            chosen = torch.log_softmax(conditional, dim=-1).gather(1, last.unsqueeze(1)).squeeze(1)
-            log_prob += torch.where(keep[p], 0.0, chosen)
-            progress(1)
-    return codes, log_prob
-
-
-@torch.inference_mode()
-def complete_text(
-    model: TextDecoder, ids: list[int], *, seeds: list[int], sampling: Sampling
-) -> list[list[int]]:
-    """Go on with a text, once for each seed, until the model ends it or its slots are full.
-
-    Args:
-        ids: tokens of the beginning, without the start; cut to the slots there are.
-        sampling: guidance has no meaning here and must be 1.
-
-    Returns:
-        For each seed all tokens, those given included, without start and end.
-    """
-    if sampling.guidance != 1.0:
-        raise InputError(
-            f"guidance is {sampling.guidance}; completing text has no guidance, take 1"
-        )
-    if not seeds:
-        return []
-    slots, count = model.layout.text, len(seeds)
-    device = model.device
-    stream = [model.start_of_text, *ids][:slots]
-    known = torch.tensor(stream, device=device).expand(count, -1)
-    cache = model.new_cache(prompts=count, samples=1)
-    empty = known.new_empty((count, 0))
-    if len(stream) > 1:
-        model.prefill(known[:, :-1], empty, cache)
-    uniform = uniform_table(seeds, slots).to(device)
-    last, drawn = known[:, -1], []
-    with weights_kept():
-        for slot in range(len(stream) - 1, slots - 1):
-            last = draw_token(model.text_step(last, slot, cache), uniform[slot], sampling)
-            drawn.append(last)
-            ended = torch.stack(drawn, dim=1).eq(model.end_of_text).any(dim=1)
-            if bool(ended.all()):
-                break
-            # What an ended row goes on with is cut off below; its input must only be a token.
-            last = last.clamp(max=model.end_of_text - 1)
-    continued = torch.stack(drawn, dim=1).tolist() if drawn else [[] for _ in seeds]
-    return [
-        stream[1:] + (row[: row.index(model.end_of_text)] if model.end_of_text in row else row)
-        for row in continued
-    ]

@@ -26,17 +26,19 @@ def draw(
 
 @torch.no_grad()
 def score(
-    prompt: str,
+    prompts: list[str],
     codes: Int[Tensor, "n rows cols"],
     reranker: Reranker,
     tokenizer: ImageTokenizer,
     device: torch.device,
 ) -> Float[Tensor, " n"]:
-    """The reranker's score of each picture for the prompt; no picture outlives its chunk."""
-    scores = [
-        reranker.score([prompt] * len(images), images)[:real].float().cpu()
-        for images, real in _decoded(codes, tokenizer, device)
-    ]
+    """The reranker's score of each picture for its prompt; no picture outlives its chunk."""
+    scores, done = [], 0
+    for images, real in _decoded(codes, tokenizer, device):
+        texts = prompts[done : done + real]
+        texts += texts[-1:] * (len(images) - real)
+        scores.append(reranker.score(texts, images)[:real].float().cpu())
+        done += real
     return torch.cat(scores)
 
 

@@ -14,18 +14,22 @@ from dalle.checkpoint import (
     MANIFEST,
     RERANKER,
     TEXT_TOKENIZER,
+    LoadedFolder,
     load_folder,
 )
+from dalle.checkpoint.load import resolve_decoder
 from dalle.config import from_json
 from dalle.errors import CheckpointError, ConfigError, InputError
 from dalle.launched import own_device
+from dalle.models.clip_gen import ClipGen
 from dalle.processes import ALONE, Processes
 from dalle.sampling.filters import Sampling
+from dalle.sampling.joint_prompts import load_joint_prompts
 from dalle.sampling.picture import Origin
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.rerank import load_reranker
 from dalle.tokenizers.image import tokenizer_of
-from dalle.tokenizers.kinds import load_text_tokenizer
+from dalle.tokenizers.kinds import PromptTokenizer, load_text_tokenizer
 
 DEVICES = ("cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,6 +42,7 @@ def load(
     dtype: str = "auto",
     clip: str | Path | None = None,
     weights: Literal["auto", "ema", "model"] = "auto",
+    text_tokenizer: str | Path | None = None,
     processes: Processes = ALONE,
 ) -> Pipeline:
     """Load a DALL·E with its tokenizers and, where there is one, its reranker.
@@ -51,16 +56,23 @@ def load(
         clip: what ranks pictures in place of the folder's own reranker: a folder with a CLIP of
             ours, or the folder or hub name of a CLIP or SigLIP of `transformers`.
         weights: "auto" takes the averaged weights where there are any.
+        text_tokenizer: its file, for another project's checkpoint without one beside it.
         processes: who shares the work; called by all of them, each of which takes a GPU of its own.
 
     Raises:
         CheckpointError: a folder is damaged, of another kind or of a newer format, or not the same
-            on all processes.
+            on all processes; or another project's checkpoint lacks a tokenizer.
         InputError: there is no such folder, device or dtype.
     """
     pipeline = processes.together(
         lambda: _read(
-            where, device=device, dtype=dtype, clip=clip, weights=weights, processes=processes
+            where,
+            None if text_tokenizer is None else Path(text_tokenizer).expanduser(),
+            device=device,
+            dtype=dtype,
+            clip=clip,
+            weights=weights,
+            processes=processes,
         )
     )
     _check_same(pipeline, where)
@@ -69,6 +81,7 @@ def load(
 
 def _read(
     where: str | Path,
+    text_tokenizer: Path | None,
     *,
     device: str,
     dtype: str,
@@ -78,7 +91,8 @@ def _read(
 ) -> Pipeline:
     place = choose_device(device if processes.size == 1 else own_device(device))
     kind = _choose_dtype(dtype, place)
-    loaded = load_folder(where, kind=DECODERS, weights=weights, device=place)
+    folder = resolve_decoder(where, text_tokenizer=text_tokenizer)
+    loaded = load_folder(folder, kind=DECODERS, weights=weights, device=place)
     codec = load_folder(loaded.path / IMAGE_TOKENIZER, kind=IMAGE_TOKENIZERS, device=place)
     own = loaded.path / RERANKER
     reranker = clip if clip is not None else own if own.is_dir() else None
@@ -86,10 +100,10 @@ def _read(
     decoder: Any = loaded.module.to(kind)  # a `Decoder`, as its kind was checked
     return Pipeline(
         decoder,
-        text_tokenizer=load_text_tokenizer(loaded.path / TEXT_TOKENIZER),
+        text_tokenizer=_prompts(loaded, place),
         image_tokenizer=tokenizer_of(codec.module.float()),
         reranker=None if reranker is None else load_reranker(reranker, place),
-        sampling=_own_sampling(loaded.extra, loaded.path),
+        sampling=own_sampling(loaded.extra, loaded.path),
         origin=Origin(
             model=str(where),
             model_hash=_hash(manifest) if manifest.is_file() else "",
@@ -100,6 +114,13 @@ def _read(
         ),
         processes=processes,
     )
+
+
+def _prompts(loaded: LoadedFolder, device: torch.device) -> PromptTokenizer:
+    """What turns prompts into what the decoder reads."""
+    if isinstance(loaded.module, ClipGen):
+        return load_joint_prompts(loaded.path, device)
+    return load_text_tokenizer(loaded.path / TEXT_TOKENIZER)
 
 
 def _check_same(pipeline: Pipeline, where: str | Path) -> None:
@@ -148,10 +169,10 @@ def _choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def _own_sampling(extra: dict[str, Any], folder: Path) -> Sampling:
+def own_sampling(fields: dict[str, Any], folder: Path) -> Sampling:
     """What the model's config.json says under `sampling`; the published settings without it."""
     try:
-        return from_json(Sampling, extra.get("sampling", {}), path="sampling")
+        return from_json(Sampling, fields.get("sampling", {}), path="sampling")
     except (ConfigError, InputError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
 

@@ -71,6 +71,7 @@ class PictureRecord:
     score_kind: ScoreKind
     log_prob: float
     num_cut: int
+    vector: tuple[float, ...] | None = None
     made: Made
     codes: tuple[tuple[int, ...], ...]
 
@@ -108,6 +109,8 @@ class Picture:
     """The picture as codes of the image tokenizer."""
     num_cut: int
     """Tokens at the end of the prompt for which the model has no room."""
+    vector: tuple[float, ...] | None = None
+    """The condition where it came as a vector, which the prompt then only describes."""
     made: Made
 
     def record(self) -> PictureRecord:
@@ -119,6 +122,7 @@ class Picture:
             score_kind=self.score_kind,
             log_prob=self.log_prob,
             num_cut=self.num_cut,
+            vector=self.vector,
             made=self.made,
             codes=tuple(tuple(row) for row in self.codes.tolist()),
         )

@@ -3,27 +3,27 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, Unpack
 
 import torch
-from torch import nn
+from PIL import Image
 
-from dalle.checkpoint import save_model_folder
-from dalle.checkpoint.folder import kind_of
-from dalle.config import to_json
 from dalle.errors import InputError
+from dalle.models.captioning import CaptionDecoder
 from dalle.processes import ALONE, Processes
 from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
-from dalle.sampling.decode import complete_text
+from dalle.sampling.captions import GivenImage, caption_images, encode_images, weigh_captions
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
-from dalle.sampling.painting import Given, Parts, Plan, paint
+from dalle.sampling.joint_prompts import VectorPrompt, joint_prompts
+from dalle.sampling.likelihood import LogLikelihood
+from dalle.sampling.painting import paint
 from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
-from dalle.sampling.request import Request, Wishes
-from dalle.sampling.rerank import ClipReranker
-from dalle.tokenizers.image import ModelTokenizer
+from dalle.sampling.request import Request, Wanted, Wishes
+from dalle.sampling.save import save_parts
+from dalle.sampling.texts import complete_text
+from dalle.sampling.work import Given, Parts, Plan
 from dalle.tokenizers.kinds import PromptTokenizer
 
 
@@ -84,7 +84,7 @@ class Pipeline:
                 long is cut with a `PromptCutWarning`.
             progress: called with the number of codes just sampled, num_tokens() in all.
             wishes: num_samples, keep, seed, temperature, top_k, top_p, guidance, image, rect,
-                rank_by, launch: see `Request`.
+                rank_by, launch, graph: see `Request`.
 
         Raises:
             InputError: a setting or the given picture cannot be used.
@@ -105,25 +105,31 @@ class Pipeline:
 
     def generate_each(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | VectorPrompt],
         request: Request,
         *,
         seeds: Sequence[int] | None = None,
+        num_samples: Sequence[int] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[list[Picture]]:
         """As `generate_many`, one prompt after another, so that no more is held than is used.
 
         Args:
+            prompts: texts; or, of `variation` and `between`, vectors in place of some.
             seeds: the seed of each prompt, in place of the request's one.
+            num_samples: likewise how many pictures of each; `keep` keeps as many where there are.
         """
         if isinstance(prompts, str):
             raise InputError("prompts is one string; expected a list of prompts")
         if seeds is None:
             seeds = [request.seed] * len(prompts)
-        if len(seeds) != len(prompts):
-            raise InputError(f"{len(seeds)} seeds came for {len(prompts)} prompts")
-        for seed in seeds:
-            replace(request, seed=seed)  # checks its range
+        if num_samples is None:
+            num_samples = [request.num_samples] * len(prompts)
+        for name, several in (("seeds", seeds), ("numbers of samples", num_samples)):
+            if len(several) != len(prompts):
+                raise InputError(f"{len(several)} {name} came for {len(prompts)} prompts")
+        for seed, number in zip(seeds, num_samples, strict=True):
+            replace(request, seed=seed, num_samples=number, keep=None)  # checks their ranges
         if request.rank_by == "clip" and self.reranker is None:
             raise InputError("rank_by is clip, but no CLIP came with the model; give one to load")
         plan = Plan(
@@ -132,8 +138,12 @@ class Pipeline:
             given=self._encode_image(request),
             progress=progress,
         )
-        cleaned = [without_surrogates(prompt) for prompt in prompts]
-        return paint(self._parts, cleaned, list(seeds), plan)
+        cleaned = [p if isinstance(p, VectorPrompt) else without_surrogates(p) for p in prompts]
+        wanted = [
+            Wanted(prompt=prompt, num_samples=number, seed=seed)
+            for prompt, number, seed in zip(cleaned, num_samples, seeds, strict=True)
+        ]
+        return paint(self._parts, wanted, plan)
 
     def again(self, record: PictureRecord) -> Picture:
         """The picture of which a PNG file (`read_metadata`) says how it was made."""
@@ -152,8 +162,31 @@ class Pipeline:
         plan = Plan(request=request, sampling=made.sampling, given=given)
         # One picture is nothing to share.
         alone = replace(self._parts, processes=ALONE)
-        [[picture]] = paint(alone, [record.prompt], [record.seed], plan)
+        prompt: str | VectorPrompt = record.prompt
+        if record.vector is not None:
+            prompt = VectorPrompt(said=record.prompt, vector=record.vector)
+        wanted = Wanted(prompt=prompt, num_samples=1, seed=record.seed)
+        [[picture]] = paint(alone, [wanted], plan)
         return picture
+
+    def variation(self, image: Image.Image | str | Path) -> VectorPrompt:
+        """What stands in place of a prompt for pictures like a given one, of which the largest
+        central part of the model's aspect counts.
+
+        Raises:
+            InputError: the model reads texts alone, or the picture cannot be read.
+        """
+        size = self.image_tokenizer.image_size
+        return joint_prompts(self.text_tokenizer).of_image(image, image_size=size)
+
+    def between(self, first: str, second: str, *, steps: int) -> list[VectorPrompt]:
+        """What stands in place of prompts for pictures on the way from one prompt to another.
+
+        Raises:
+            InputError: the model reads texts alone, or steps is below 2.
+        """
+        first, second = without_surrogates(first), without_surrogates(second)
+        return joint_prompts(self.text_tokenizer).between(first, second, steps=steps)
 
     def complete_text(
         self,
@@ -184,6 +217,54 @@ class Pipeline:
         texts = complete_text(self.model, ids, seeds=seeds, sampling=sampling)
         return [self.text_tokenizer.decode(text) for text in texts]
 
+    def caption(
+        self,
+        image: GivenImage,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> list[str]:
+        """Captions of a picture, by a model of both orders; caption i has the seed `seed + i`.
+
+        Raises:
+            InputError: the model was not trained to write captions; a setting or the picture
+                cannot be used.
+        """
+        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+        [captions] = self.caption_many(
+            [image], num_samples=num_samples, seed=seed, sampling=sampling
+        )
+        return captions
+
+    def caption_many(
+        self,
+        images: Sequence[GivenImage],
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+    ) -> list[list[str]]:
+        """As `caption`, for each of several pictures, whose captions are written together."""
+        Request(num_samples=num_samples, seed=seed)  # checks their ranges
+        return caption_images(
+            CaptionDecoder(self.model),
+            encode_images(images, self.image_tokenizer, self.model.device),
+            self.text_tokenizer,
+            num_samples=num_samples,
+            seed=seed,
+            sampling=sampling or Sampling(),
+        )
+
+    def log_likelihoods(self, image: GivenImage, captions: Sequence[str]) -> list[LogLikelihood]:
+        """ln p(picture | caption) for each caption, by any model; the highest explains it best."""
+        if isinstance(captions, str):
+            raise InputError("captions is one string; expected a list of captions")
+        codes = encode_images([image], self.image_tokenizer, self.model.device)
+        return weigh_captions(self.model, codes, captions, self.text_tokenizer)
+
     def save(self, folder: str | Path) -> Path:
         """Write a model folder that is enough to generate from, with the weights in use.
 
@@ -194,32 +275,7 @@ class Pipeline:
             SaveError: it cannot be written.
             InputError: `folder` holds something else, or a part is none of our models.
         """
-        model, codec = self.model, self.image_tokenizer
-        if not isinstance(model, nn.Module) or not isinstance(codec, ModelTokenizer):
-            raise InputError("only a model with an image tokenizer of ours can be saved")
-        source = {} if self.origin.source is None else {"source": self.origin.source}
-        with TemporaryDirectory() as scratch:
-            reranker = self.origin.reranker_folder
-            if isinstance(self.reranker, ClipReranker):
-                clip = self.reranker.clip
-                assert isinstance(clip, nn.Module)
-                reranker = save_model_folder(
-                    Path(scratch) / "clip",
-                    kind=kind_of(clip),
-                    config=clip.config,
-                    module=clip,
-                    text_tokenizer=self.reranker.tokenizer,
-                )
-            return save_model_folder(
-                folder,
-                kind=kind_of(model),
-                config=model.config,
-                module=model,
-                extra={"sampling": to_json(self.sampling), **source},
-                text_tokenizer=self.text_tokenizer,
-                image_tokenizer=codec.model,
-                reranker=reranker,
-            )
+        return save_parts(self._parts, self.sampling, folder)
 
     def num_tokens(self, num_prompts: int, request: Request) -> int:
         """How many codes are sampled for a request, for a progress bar."""

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dalle.errors import InputError
 from dalle.sampling.filters import Sampling
+from dalle.sampling.joint_prompts import VectorPrompt
 
 MAX_SEED = 1 << 63
 
@@ -28,6 +29,7 @@ class Wishes(TypedDict, total=False):
     rect: tuple[int, int] | None
     rank_by: RankBy
     launch: int
+    graph: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,8 @@ class Request:
     """ "auto" takes the reranker where there is one."""
     launch: int = 32
     """How many pictures are sampled at once; more need more memory."""
+    graph: bool = True
+    """On CUDA devices, record a step of sampling as a graph and play it."""
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:
@@ -87,3 +91,13 @@ class Request:
             for name in ("temperature", "top_k", "top_p", "guidance")
         }
         return Sampling(**asked)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """A prompt, and which pictures of it are to be drawn."""
+
+    prompt: str | VectorPrompt
+    num_samples: int
+    seed: int
+    """Of the first picture; picture i has the seed `seed + i`."""

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from dalle.checkpoint import RERANKERS, TEXT_TOKENIZER, load_folder
 from dalle.checkpoint.hub import PATTERNS, download
-from dalle.checkpoint.load import resolve
+from dalle.checkpoint.places import resolve
+from dalle.config import to_json
 from dalle.errors import InputError
 from dalle.json_files import read_json
 from dalle.models.clip_transformers import TransformersReranker
-from dalle.protocols import Reranker
+from dalle.models.fingerprint import digest_of
+from dalle.protocols import JointEmbedder, Reranker
 from dalle.tokenizers.kinds import PromptTokenizer, load_text_tokenizer
 
 IMAGES_AT_ONCE = 64
@@ -40,7 +42,7 @@ class Encoders(Protocol):
 
 
 class ClipReranker:
-    """A `Reranker` by one of our CLIPs: the cosine between picture and text.
+    """A `Reranker` and `JointEmbedder` by one of our CLIPs: vectors, and their cosine.
 
     Args:
         clip: in evaluation mode, on the device that does the work.
@@ -80,25 +82,61 @@ class ClipReranker:
             Scores where the CLIP is.
         """
         check_pairs(texts, images)
-        device, config = next(self.clip.parameters()).device, self.clip.config
         different = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        streams = [
-            torch.from_numpy(self.tokenizer.encode_stream(text, slots=config.text_slots).ids)
-            for text in different
-        ]
-        features = self.clip.encode_text(torch.stack(streams).to(device))
-        number_of = torch.tensor([different[text] for text in texts], device=device)
-        scores = []
-        for chunk, numbers in zip(
-            images.split(self.images_at_once), number_of.split(self.images_at_once), strict=True
-        ):
-            fitted = fit(
-                chunk.to(device, torch.float32),
-                height=config.image_height,
-                width=config.image_width,
+        features = self.encode_texts(list(different))
+        number_of = torch.tensor([different[text] for text in texts], device=features.device)
+        scores = [
+            (self.encode_images(chunk) * features[numbers]).sum(dim=-1)
+            for chunk, numbers in zip(
+                images.split(self.images_at_once), number_of.split(self.images_at_once), strict=True
             )
-            scores.append((self.clip.encode_image(fitted) * features[numbers]).sum(dim=-1))
+        ]
         return torch.cat(scores)
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector."""
+        return int(self.clip.config.embed_dim)
+
+    def encode_texts(self, texts: list[str]) -> Float[Tensor, "n e"]:
+        """Vectors of unit length; what is too long is cut."""
+        streams = [
+            torch.from_numpy(self.tokenizer.encode_stream(text, slots=self._slots).ids)
+            for text in texts
+        ]
+        return self.clip.encode_text(torch.stack(streams).to(self._device))
+
+    @property
+    def context(self) -> int:
+        """Tokens of a text for which there is room."""
+        return self._slots - 1
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens that a text has, with those for which there is no room."""
+        stream = self.tokenizer.encode_stream(text, slots=self._slots)
+        return stream.num_tokens + stream.num_cut
+
+    def encode_images(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n e"]:
+        """Vectors of unit length, of pictures of any size in [0, 1]; gradients flow through it."""
+        config = self.clip.config
+        pixels = images.to(self._device, torch.float32)
+        fitted = fit(pixels, height=config.image_height, width=config.image_width)
+        return self.clip.encode_image(fitted)
+
+    encode_images_smoothly = encode_images
+
+    def fingerprint(self) -> str:
+        """What changes when its weights, its shape or its text tokenizer do."""
+        assert isinstance(self.clip, nn.Module)
+        return digest_of(self.clip, to_json(self.clip.config))
+
+    @property
+    def _slots(self) -> int:
+        return int(self.clip.config.text_slots)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.clip.parameters()).device
 
 
 def reranker_folder(where: str | Path) -> Path:
@@ -126,8 +164,14 @@ def load_reranker(where: str | Path, device: str | torch.device = "cpu") -> Rera
     if "model_type" in _read_config(folder):
         return TransformersReranker(folder, device=device)
     loaded = load_folder(folder, kind=RERANKERS, device=device)
-    clip: Any = loaded.module  # `Encoders`, as its kind was checked
+    clip: Any = loaded.module.requires_grad_(False)  # `Encoders`, as its kind was checked
     return ClipReranker(clip, load_text_tokenizer(loaded.path / TEXT_TOKENIZER))
+
+
+def load_embedder(where: str | Path, device: str | torch.device = "cpu") -> JointEmbedder:
+    """As `load_reranker`, for the vectors themselves."""
+    embedder: Any = load_reranker(where, device)  # both kinds are embedders too
+    return embedder
 
 
 def rank(scores: Float[Tensor, " n"], keep: int) -> Int[Tensor, " kept"]:

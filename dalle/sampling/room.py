@@ -4,25 +4,27 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 
 from dalle.errors import OutOfMemoryError
 from dalle.processes import ALONE, Processes
-from dalle.sampling.decode import Sampled
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fitted:
+class Fitted(Generic[T]):
     """What was sampled, and with how many pictures at once there was room for it."""
 
-    sampled: Sampled
+    sampled: T
     launch: int
 
 
 def sample_in_room(
-    sample: Callable[[int], Sampled], launch: int, processes: Processes = ALONE
-) -> Fitted:
+    sample: Callable[[int], T], launch: int, processes: Processes = ALONE
+) -> Fitted[T]:
     """Call `sample` with a launch, and where memory runs out once more with half of it.
 
     Where it runs out on one process, all of them take half: a launch has one shape.
@@ -35,7 +37,7 @@ def sample_in_room(
         tried = processes.together(partial(_try, sample, attempt))
         short = isinstance(tried, str)
         if not any(processes.sum([short])):
-            assert isinstance(tried, Sampled)
+            assert not isinstance(tried, str)
             return Fitted(sampled=tried, launch=attempt)
         if attempt == launch:
             warnings.warn(
@@ -52,7 +54,7 @@ def sample_in_room(
     raise AssertionError("no process is short of memory")
 
 
-def _try(sample: Callable[[int], Sampled], launch: int) -> Sampled | str:
+def _try(sample: Callable[[int], T], launch: int) -> T | str:
     """What was sampled, or why there is too little memory for it."""
     try:
         return sample(launch)

@@ -11,21 +11,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.folder import write_neighbour
+from dalle.checkpoint.load import model_class
 from dalle.config import to_json
-from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
-from dalle.models.dalle import Dalle, DalleConfig, DalleOutput
-from dalle.pictures import grid
+from dalle.models.dalle import DalleOutput
 from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
-from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
-from dalle.tokenizers.text import LongCaptions, TextTokenizer, apply_long_captions
+from dalle.tokenizers.kinds import PromptTokenizer
+from dalle.tokenizers.text import LongCaptions, StreamText, TextTokenizer, apply_long_captions
+from dalle.training.caption_order import caption_losses, with_orders
+from dalle.training.image_tokens import (
+    check_sizes,
+    codes_of,
+    draw_samples,
+    drawn_view,
+    summed_nll,
+    view_of,
+)
+from dalle.training.text_targets import family_targets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,17 +42,25 @@ class DalleObjective:
     text_weight: float = 1 / 8
     """Share of the text's loss; the image's is the rest."""
     bpe_dropout: float = 0.1
-    """Share of the merges that are left out in training."""
+    """Share of the merges that are left out in training, by our own text tokenizer."""
     caption_dropout: float = 0.1
     """Share of the captions that are dropped, so that the model can be guided. Not published."""
+    caption_order: float = 0.0
+    """Share of the captioned samples whose picture comes first and whose caption is learned from
+    it, for a model of both orders. Not published."""
+    caption_weight: float | None = None
+    """Of such a caption's loss; None: the text's, so that a token of either weighs alike."""
     long_captions: LongCaptions = "cut"
     augment: bool = True
     """The paper's crops; without it the centre of the picture."""
 
     def __post_init__(self) -> None:
-        for name in ("text_weight", "bpe_dropout", "caption_dropout"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 0 ... 1")
+        for name in ("text_weight", "bpe_dropout", "caption_dropout", "caption_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{name} is {value}; expected 0 ... 1")
+        if not 0.0 <= self.caption_order < 1.0:
+            raise ConfigError(f"caption_order is {self.caption_order}; expected 0 <= share < 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,50 +70,66 @@ class Neighbours:
     image_tokenizer: Path | nn.Module
     reranker: Path | nn.Module | None = None
 
+    def write(self, folder: Path) -> None:
+        """Put them into the folder of the model."""
+        write_neighbour(folder / IMAGE_TOKENIZER, self.image_tokenizer)
+        if self.reranker:
+            write_neighbour(folder / RERANKER, self.reranker)
+
 
 class DalleTask:
-    """A `Task`: next-token prediction over text and image, each mean over its own targets."""
+    """A `Task`: next-token prediction over text and image, each mean over its own targets.
 
-    kind = "dalle"
+    A decoder of any family will do whose `forward` takes ids and codes and gives a `DalleOutput`;
+    what its text slots predict is in `training.text_targets`.
+    """
 
     def __init__(
         self,
-        config: DalleConfig,
+        config: Any,
         *,
-        text_tokenizer: TextTokenizer,
+        kind: str = "dalle",
+        text_tokenizer: PromptTokenizer,
         image_tokenizer: ImageTokenizer,
         objective: DalleObjective,
         neighbours: Neighbours | None = None,
         preview_prompts: tuple[str, ...] = (),
         sampling: Sampling | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         """Args:
+        config: what the decoder is built from.
+        kind: the decoder's, one of `text_targets.FAMILIES`.
         neighbours: what goes into the model's folder beside it.
         preview_prompts: sampled from at times during training.
         sampling: of the previews, and what the trained model samples with unless told otherwise.
+        source: where the weights come from that it starts with, for its config.json.
         """
-        if image_tokenizer.grid != (config.rows, config.cols):
+        check_sizes(config.layout, config.image_vocab, image_tokenizer)
+        if config.text_vocab != text_tokenizer.vocab_size:
             raise ConfigError(
-                f"the image tokenizer has a grid of {image_tokenizer.grid}, the model one of "
-                f"{(config.rows, config.cols)}; set rows and cols to the tokenizer's"
+                f"text_vocab is {config.text_vocab}, the tokenizer has "
+                f"{text_tokenizer.vocab_size}; set it to that"
             )
-        for name, mine, theirs in (
-            ("image_vocab", config.image_vocab, image_tokenizer.vocab_size),
-            ("text_vocab", config.text_vocab, text_tokenizer.vocab_size),
-        ):
-            if mine != theirs:
-                raise ConfigError(f"{name} is {mine}, the tokenizer has {theirs}; set it to that")
-        self.config = config
+        self.both_orders = bool(kind == "dalle" and config.both_orders)
+        if self.both_orders != (objective.caption_order > 0.0):
+            raise ConfigError(
+                f"both_orders is {self.both_orders} and caption_order {objective.caption_order}; "
+                "a model of both orders needs a share above 0, any other the share 0"
+            )
+        self.config, self.kind = config, kind
+        self._text_targets = family_targets(kind)
         self.text_tokenizer = text_tokenizer
         self.image_tokenizer = image_tokenizer
         self.objective = objective
         self.neighbours = neighbours
         self.preview_prompts = preview_prompts
         self.sampling = sampling or Sampling()
+        self.source = source
 
     def build(self) -> nn.Module:
         """A fresh decoder; the image tokenizer is no part of it."""
-        return Dalle(self.config)
+        return model_class(self.kind)(self.config)
 
     def view(self, sample: Sample, random: Random, *, train: bool) -> np.ndarray:
         """The picture as the image tokenizer sees it: uint8, height x width x 3."""
@@ -117,132 +148,130 @@ class DalleTask:
         text = self._read_text(sample, random, train=train)
         if text is None:
             return None
+        arrays = {"text": text}
+        if self.both_orders:
+            said = text[1] < self.config.text_vocab
+            first = train and bool(said) and random.random() < self.objective.caption_order
+            arrays["picture_first"] = np.array(first)
         if isinstance(sample, EncodedSample):
-            view = random.randrange(len(sample.codes)) if train else 0
-            return {"text": text, "codes": sample.codes[view].astype(np.int64)}
-        return {"text": text, "image": self.view(sample, random, train=train)}
+            view = drawn_view(sample, random, train=train)
+            return {**arrays, "codes": sample.codes[view].astype(np.int64)}
+        return {**arrays, "image": self.view(sample, random, train=train)}
 
     def _read_text(
         self, sample: Sample | EncodedSample, random: Random, *, train: bool
     ) -> np.ndarray | None:
-        slots, tokenizer = self.config.text_slots, self.text_tokenizer
         captions = sample.captions
         if train and random.random() < self.objective.caption_dropout:
             captions = ()
         if not captions:
-            return tokenizer.empty_stream(slots)
+            return self.text_tokenizer.empty_stream(self.config.layout.text)
         chosen = random.choice(range(len(captions))) if train else 0
         dropout = self.objective.bpe_dropout if train else 0.0
-        if dropout == 0 and isinstance(sample, EncodedSample) and sample.token_ids is not None:
-            stream = tokenizer.stream_of(sample.token_ids[chosen], slots=slots)
-        else:
-            stream = tokenizer.encode_stream(
-                captions[chosen], slots=slots, dropout=dropout, random=random
-            )
+        ids = sample.token_ids if isinstance(sample, EncodedSample) and dropout == 0 else None
+        stream = self._encode(
+            captions[chosen], None if ids is None else ids[chosen], dropout=dropout, random=random
+        )
         kept = apply_long_captions(stream, self.objective.long_captions, key=sample.key)
         return None if kept is None else kept.ids
+
+    def _encode(
+        self, caption: str, ids: np.ndarray | None, *, dropout: float, random: Random
+    ) -> StreamText:
+        """A caption, whose ids may be known already."""
+        slots, tokenizer = self.config.layout.text, self.text_tokenizer
+        if not isinstance(tokenizer, TextTokenizer):
+            return tokenizer.encode_stream(caption, slots=slots)
+        if ids is not None:
+            return tokenizer.stream_of(ids, slots=slots)
+        return tokenizer.encode_stream(caption, slots=slots, dropout=dropout, random=random)
 
     @torch.no_grad()
     def prepare(self, arrays: dict[str, Tensor]) -> Batch:
         """Text and codes, and how many targets of each there are."""
         text = arrays["text"]
-        if "codes" in arrays:
-            codes = arrays["codes"]
-        else:
-            codes = self.image_tokenizer.encode(to_float(arrays["image"]))
-        targets = text_targets(text, self.config.text_vocab)
-        return Batch(
-            tensors={"text": text, "codes": codes.flatten(1), "text_targets": targets},
+        codes = codes_of(arrays, self.image_tokenizer)
+        targets = self._text_targets(text, self.config)
+        batch = Batch(
+            tensors={"text": text, "codes": codes, "text_targets": targets},
             counts={"text": float((targets >= 0).sum()), "image": float(codes.numel())},
         )
+        return with_orders(batch, arrays["picture_first"]) if self.both_orders else batch
 
     def loss(
         self, model: nn.Module, batch: Batch, *, step: int, counts: Mapping[str, float]
     ) -> Loss:
-        """1/8 of the text's and 7/8 of the image's mean cross entropy, in nats per token."""
-        output: DalleOutput = model(batch.tensors["text"], batch.tensors["codes"])
-        text = _summed_nll(output.text, batch.tensors["text_targets"]) / max(counts["text"], 1.0)
-        image = _summed_nll(output.image, batch.tensors["codes"]) / counts["image"]
-        weight = self.objective.text_weight
-        total = weight * text + (1.0 - weight) * image
-        metrics = {"loss": total, "loss_text": text, "loss_image": image}
+        """1/8 of the text's and 7/8 of the image's mean cross entropy, in nats per token.
+
+        With a caption order of p, 1 - p of that, and p times the caption's weight of the mean over
+        captions whose picture is first.
+        """
+        tensors, both = batch.tensors, self.both_orders
+        order = (tensors["picture_first"],) if both else ()
+        output: DalleOutput = model(tensors["text"], tensors["codes"], *order)
+        text = summed_nll(output.text, tensors["text_targets"]) / max(counts["text"], 1.0)
+        codes = tensors["image_targets" if both else "codes"]
+        image = summed_nll(output.image, codes) / max(counts["image"], 1.0)
+        metrics = {"loss_text": text, "loss_image": image}
+        if both:
+            caption = summed_nll(output.text, tensors["caption_targets"])
+            metrics["loss_caption"] = caption / max(counts["caption"], 1.0)
+        total = self._total(metrics)
+        metrics = {"loss": total, **metrics}
         return Loss(total=total, metrics={name: x.detach() for name, x in metrics.items()})
+
+    def _total(self, losses: Mapping[str, Any]) -> Any:
+        weight, share = self.objective.text_weight, self.objective.caption_order
+        of_captions = self.objective.caption_weight
+        total = weight * losses["loss_text"] + (1.0 - weight) * losses["loss_image"]
+        if self.both_orders:
+            caption = (weight if of_captions is None else of_captions) * losses["loss_caption"]
+            total = (1.0 - share) * total + share * caption
+        return total
 
     @torch.no_grad()
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], *, step: int
     ) -> dict[str, float]:
         """Losses on held-out pictures, the image's also without its caption: the difference is
-        what the model takes from the text."""
-        sums = {"text": 0.0, "image": 0.0, "no_caption": 0.0}
+        what the model takes from the text. Of both orders, captions too, whose own controls are
+        `loss_text`, without a picture, and another picture."""
+        decoder: Any = model  # a `Decoder`
+        batches = list(batches)
+        sums = {"text": 0.0, "image": 0.0, "image_no_caption": 0.0}
         counts = {"text": 0.0, "image": 0.0}
         for batch in batches:
             text, codes = batch.tensors["text"], batch.tensors["codes"]
             output: DalleOutput = model(text, codes)
-            sums["text"] += _summed_nll(output.text, batch.tensors["text_targets"]).item()
-            sums["image"] += _summed_nll(output.image, codes).item()
-            ids = torch.arange(text.shape[1], device=text.device) + self.config.text_vocab
-            sums["no_caption"] += _summed_nll(model(ids.expand_as(text), codes).image, codes).item()
+            sums["text"] += summed_nll(output.text, batch.tensors["text_targets"]).item()
+            sums["image"] += summed_nll(output.image, codes).item()
+            no_caption: DalleOutput = model(decoder.no_caption(text), codes)
+            sums["image_no_caption"] += summed_nll(no_caption.image, codes).item()
             for name in counts:
                 counts[name] += batch.counts[name]
-        text_loss = sums["text"] / max(counts["text"], 1.0)
-        image_loss = sums["image"] / max(counts["image"], 1.0)
-        weight = self.objective.text_weight
-        return {
-            "loss": weight * text_loss + (1.0 - weight) * image_loss,
-            "loss_text": text_loss,
-            "loss_image": image_loss,
-            "loss_image_no_caption": sums["no_caption"] / max(counts["image"], 1.0),
+        losses = {
+            f"loss_{name}": value / max(counts[name.split("_")[0]], 1.0)
+            for name, value in sums.items()
         }
+        if self.both_orders:
+            losses |= caption_losses(model, batches)
+        return {"loss": self._total(losses), **losses}
 
     @torch.no_grad()
     def preview(self, model: nn.Module, batch: Batch, folder: Path) -> list[Path]:
         """Four samples of each preview prompt, one prompt a row."""
         if not self.preview_prompts:
             return []
-        assert isinstance(model, Dalle)
-        slots = self.config.text_slots
+        slots = self.config.layout.text
         streams = [self.text_tokenizer.encode_stream(p, slots=slots) for p in self.preview_prompts]
-        texts = torch.from_numpy(np.stack([stream.ids for stream in streams])).to(model.device)
-        prompt_of = [i for i in range(len(streams)) for _ in range(4)]
-        seeds = [i for _ in streams for i in range(4)]
-        sampled = sample_codes(
-            model, texts, prompt_of=prompt_of, seeds=seeds, sampling=self.sampling
-        )
-        pictures = self.image_tokenizer.decode(sampled.codes.to(model.device))
+        texts = torch.from_numpy(np.stack([stream.ids for stream in streams]))
         path = folder / "samples.png"
-        grid(pictures, columns=4).save(path)
-        return [path]
+        return [draw_samples(model, texts, self.image_tokenizer, sampling=self.sampling, path=path)]
 
     def export(self, folder: Path) -> dict[str, Any]:
-        """Both tokenizers, the reranker if there is one, and the settings of sampling."""
+        """Tokenizers, the reranker if there is one, how to sample, where its weights began."""
         self.text_tokenizer.save(folder / TEXT_TOKENIZER)
         if self.neighbours:
-            write_neighbour(folder / IMAGE_TOKENIZER, self.neighbours.image_tokenizer)
-            if self.neighbours.reranker:
-                write_neighbour(folder / RERANKER, self.neighbours.reranker)
-        return {"sampling": to_json(self.sampling)}
-
-
-def view_of(sample: Sample, random: Random, *, size: tuple[int, int], augment: bool) -> np.ndarray:
-    """The paper's crop of a picture, or its centre: uint8, height x width x 3."""
-    crop = dalle_augment if augment else lambda image, _, **target: center_crop(image, **target)
-    return crop(sample.image, random, height=size[0], width=size[1])
-
-
-def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targets"]:
-    """What slots 0 ... text - 2 predict: the next token, the end once, and then nothing (-1).
-
-    A text without tokens (no caption) has no targets.
-    """
-    following = text[:, 1:]
-    is_pad = following > vocab
-    first_pad = is_pad & (is_pad.cumsum(1) == 1)
-    targets = torch.where(is_pad, -1, following).masked_fill(first_pad, vocab)
-    return targets.masked_fill(is_pad[:, :1], -1)
-
-
-def _summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
-    return F.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
-    )
+            self.neighbours.write(folder)
+        source = {} if self.source is None else {"source": dict(self.source)}
+        return {"sampling": to_json(self.sampling), **source}

@@ -12,29 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dalle.checkpoint.links import refuse_links_in_run
-from dalle.checkpoint.load import WEIGHTS
 from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
-from dalle.checkpoint.weights import load_weights
 from dalle.config import to_json
 from dalle.data.loader import Loader
 from dalle.data.worker_count import default_workers
-from dalle.errors import Interrupted, NonFiniteError
+from dalle.errors import ConfigError, Interrupted, NonFiniteError
 from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
 from dalle.training import noise
-from dalle.training.ema import DividedEma, Ema
 from dalle.training.finite import FiniteCheck
+from dalle.training.gain import Gain
 from dalle.training.held_out import EvaluatedModel, HeldOut
 from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
 from dalle.training.plain_words import plain_words
 from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
-from dalle.training.shards import Shards
 from dalle.training.signals import INTERRUPTED, StopRequest
+from dalle.training.start import average, begin
 from dalle.training.state import TRAINING, Run, find_resume
 from dalle.training.step import Stepper, StepResult
 from dalle.training.tracking import Tracking
@@ -73,6 +70,7 @@ def train(
     out: str | Path,
     run_config: Mapping[str, Any] | None = None,
     allow_change: tuple[str, ...] = (),
+    start_from: Path | None = None,
 ) -> TrainResult:
     """Train a model; the same call again goes on where it stopped.
 
@@ -85,6 +83,7 @@ def train(
         run_config: the whole command's resolved configuration, as JSON values; it is kept with
             every checkpoint, and a run goes on only under an equal one (but for cadences).
         allow_change: names or dotted paths of settings that may differ nevertheless.
+        start_from: a safetensors file of the task's model, with which a new run begins.
 
     Raises:
         ConfigError: settings that cannot work, or other ones than the run began with.
@@ -95,7 +94,13 @@ def train(
         Interrupted: a signal came; everything is saved.
     """
     stop_with_launcher()
-    run = Run(out=Path(out).expanduser(), task=task, config=config, settings=run_config or {})
+    run = Run(
+        out=Path(out).expanduser(),
+        task=task,
+        config=config,
+        settings=run_config or {},
+        start_from=start_from,
+    )
     failed_at = -1
     with StopRequest() as stop:
         while True:
@@ -163,19 +168,18 @@ class _Training:
         model = to_json(self.module.config)
         resume = world.on_main(lambda: find_resume(run, world, model, allow_change=allow_change))
         folder = None if resume is None else Path(resume["path"])
-        if folder is not None:
-            load_weights(self.module, folder / WEIGHTS["model"])
+        begin(self.module, run, world, folder)
         self.size = sum(p.numel() for p in self.module.parameters())
         if not world.divides_weights:  # else each layer goes there as it is divided
             self.module.to(world.device)
         self.module.train()
         # Copied before DeepSpeed lays hands on the module, or of what was divided already.
-        ema = None if world.divides_weights else _average(self.module, self.config, folder)
+        ema = None if world.divides_weights else average(self.module, self.config, folder)
         state = None if folder is None else folder / TRAINING
         updater = build_updater(world, self.module, self.config, state=state)
         self.shards = updater.shards
         if world.divides_weights:
-            ema = _average(self.module, self.config, folder, shards=self.shards)
+            ema = average(self.module, self.config, folder, shards=self.shards)
         self.ema = ema
         self.stepper = Stepper(
             task=run.task,
@@ -187,6 +191,7 @@ class _Training:
         self.saver = Saver(run, world, self.module, self.ema, updater)
         self.start = self.done = 0 if resume is None else int(resume["step"])
         self.held_out: dict[str, float] | None = resume and resume["held_out"]
+        self.gain = Gain.of(self.config.stop_after_no_gain, resume and resume["gain"])
         self.metrics: dict[str, float] = {}
         self.tracking = Tracking(
             run.out,
@@ -220,8 +225,9 @@ class _Training:
     def _steps(self, train_source: Source | Stream, held_out_source: Source | None) -> TrainResult:
         began = time.monotonic()
         held_out = self._held_out(held_out_source)
-        batches = iter(self._loader(train_source)) if self.start < self.config.steps else iter(())
-        for step in range(self.start, self.config.steps):
+        steps = range(self.start, self.start if self.gain.over else self.config.steps)
+        batches = iter(self._loader(train_source)) if steps else iter(())
+        for step in steps:
             slow = step == self.start  # the first one compiles, and starts what reads the data
             self.watch.at(f"step {step + 1}", limit=SLOW_SECONDS if slow else STEP_SECONDS)
             result = self.stepper.run(
@@ -232,12 +238,14 @@ class _Training:
             )
             self.done = step + 1
             self._after(step + 1, result, held_out)
-        checkpoint = step_folder(self.run.out, max(self.start, self.config.steps))
+            if self.gain.over:
+                break
+        checkpoint = step_folder(self.run.out, self.done)
         return TrainResult(
             out=self.run.out,
             checkpoint=checkpoint,
             best=best_step(self.run.out) or checkpoint,
-            step=max(self.start, self.config.steps),
+            step=self.done,
             metrics=self.metrics,
             held_out=self.held_out,
             seconds=time.monotonic() - began,
@@ -254,23 +262,26 @@ class _Training:
                 f"was skipped ({self.stepper.finite.count} of {step} so far)"
             )
         self.saver.advance()
-        config, last = self.config, done == self.config.steps
+        config, last, best = self.config, done == self.config.steps, False
         if last or done % config.log_every == 0:
             self._log(done, result)
         if held_out is not None:
             if config.validate_samples and (last or _due(done, config.validate_every)):
                 self.watch.at(f"held-out data after step {done}", limit=SLOW_SECONDS)
-                self._validate(done, held_out)
+                best = self._validate(done, held_out)
             if config.preview_every and (last or _due(done, config.preview_every)):
                 self.watch.at(f"preview after step {done}", limit=SLOW_SECONDS)
                 self._preview(done, held_out)
+        last = last or self.gain.over
         alone = self.world.size == 1 and self.stop.signal is not None
         stopping = (result.stop or alone) and not last
-        if last or stopping or _due(done, config.save_every):
+        if last or stopping or best or _due(done, config.save_every):
             self.watch.at(f"saving step {done}", limit=SLOW_SECONDS)
             finite = self.stepper.finite
             finite.flush()
-            self.saver.save(done, held_out=self.held_out, skipped=finite.state())
+            self.saver.save(
+                done, held_out=self.held_out, skipped=finite.state(), gain=self.gain.state()
+            )
             if last or stopping:
                 self.saver.finish()
         if stopping:
@@ -288,11 +299,16 @@ class _Training:
         self.metrics = values
         self.tracking.log(done, values)
 
-    def _validate(self, done: int, held_out: HeldOut) -> None:
+    def _validate(self, done: int, held_out: HeldOut) -> bool:
+        """Look at held-out data; whether the step is to be kept as the best one so far."""
         self.stepper.finite.flush()
         values = held_out.validate(done)
         self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
         self.tracking.held_out(done, values)
+        self.gain.look(self.held_out["loss"])
+        if self.gain.over:
+            self.tracking.say(f"no lower held-out loss in {self.gain.looks} looks: the run ends")
+        return self.gain.patience > 0 and self.gain.looks == 0
 
     def _preview(self, done: int, held_out: HeldOut) -> None:
         for path in held_out.preview(done):
@@ -324,6 +340,8 @@ class _Training:
 
     def _held_out(self, source: Source | None) -> HeldOut | None:
         if source is None or len(source) == 0:
+            if self.gain.patience:
+                raise ConfigError("stop_after_no_gain needs held-out data; hold some out")
             return None
         model = EvaluatedModel(
             task=self.run.task,
@@ -347,21 +365,6 @@ class _Training:
         for line in resume["skipped"]:
             log.warning("%s", line)
         self.tracking.say(f"going on from step {self.start} of {self.config.steps}")
-
-
-def _average(
-    module: nn.Module, config: TrainConfig, folder: Path | None, *, shards: Shards | None = None
-) -> Ema | DividedEma | None:
-    if config.ema_decay is None:
-        return None
-    ema: Ema | DividedEma
-    if shards is None:
-        ema = Ema(module, decay=config.ema_decay, every=config.ema_every)
-    else:
-        ema = DividedEma(module, shards, decay=config.ema_decay, every=config.ema_every)
-    if folder is not None:
-        ema.load(folder / WEIGHTS["ema"])
-    return ema
 
 
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dalle.models.dalle import Dalle
 from dalle.models.dvae import Dvae, DvaeConfig
+from dalle.models.image_decoder import ImageDecoder
 from dalle.nn.attention import WholeStream
 from dalle.nn.masks import dense_mask
 from dalle.protocols import Batch, Task
@@ -108,8 +109,10 @@ def measure_step(
     """
     with FakeTensorMode(allow_non_fake_inputs=True), contextlib.ExitStack() as stack:
         module = task.build()
-        if isinstance(module, Dalle):
+        if isinstance(module, ImageDecoder):
             module._whole_stream = _GpuStream(module) if on == "gpu" else _cpu_stream(module)
+        if isinstance(module, Dalle) and module.both_orders is not None and on == "gpu":
+            module.both_orders.form = _on_gpu
         if recompute:
             recompute_layers(module)
         if precision in TYPES:
@@ -135,18 +138,19 @@ def measure_step(
 def count_flop(task: Task, sample: Batch) -> float:
     """Of the forward and backward pass of one sample: twice the multiplications of its products.
 
-    Those of a DALL·E by hand: of attention what its patterns read, and each head over its slots.
+    Those of our decoders by hand: of attention what the patterns read, and heads over their slots.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         module = task.build()
-        if not isinstance(module, Dalle):
+        if not isinstance(module, ImageDecoder):
             with FlopCounterMode(display=False) as counter:
                 task.loss(module, sample, step=0, counts=sample.counts).total.backward()
             return float(counter.get_total_flops())
-    layout, width = module.layout, module.config.width
+    layout, width = module.layout, module.image_embedding.embedding_dim
     matrices = sum(p.numel() for p in module.transformer.blocks.parameters() if p.ndim == 2)
     products = matrices * layout.length
-    products += module.text_head.weight.numel() * (layout.text - 1)
+    if isinstance(module, Dalle):
+        products += module.text_head.weight.numel() * (layout.text - 1)
     products += module.image_head.weight.numel() * layout.image
     pairs = {p: int(dense_mask(p, layout).sum()) for p in set(module.patterns)}
     products += sum(2 * width * pairs[pattern] for pattern in module.patterns)
@@ -175,7 +179,7 @@ def measure_encoding(config: DvaeConfig, *, samples: int, on: str) -> tuple[int,
 class _GpuStream(WholeStream):
     """Attention over a whole stream by the kernels that torch takes on a GPU."""
 
-    def __init__(self, module: Dalle) -> None:
+    def __init__(self, module: ImageDecoder) -> None:
         self.device = torch.device("cpu")  # where tensors without numbers pretend to be
         with unset_fake_temporarily():
             masks = {p: dense_mask(p, module.layout) for p in set(module.patterns)}
@@ -212,7 +216,7 @@ class _GpuCasts(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _cpu_stream(module: Dalle) -> WholeStream:
+def _cpu_stream(module: ImageDecoder) -> WholeStream:
     with unset_fake_temporarily():  # the windows follow from a mask's numbers
         return WholeStream(module.patterns, module.layout, torch.device("cpu"))
 

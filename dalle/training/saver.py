@@ -2,10 +2,8 @@
 
 import math
 import os
-import platform
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +23,15 @@ from dalle.checkpoint.manifest import (
 from dalle.checkpoint.steps import RUN, prune_steps, step_folder
 from dalle.config import to_json
 from dalle.errors import CheckpointError, DalleError, NonFiniteError, RankError
+from dalle.training import lora
 from dalle.training.background import Background
 from dalle.training.ema import DividedEma, Ema
 from dalle.training.shards import shape_of, whole_weights
-from dalle.training.state import TRAINING, Run
+from dalle.training.state import TRAINING, Run, versions
 from dalle.training.update import Updater
 from dalle.training.world import World
 
 OWN = frozenset({CONFIG, RUN, MANIFEST, *WEIGHTS.values()})
-PACKAGES = ("torch", "accelerate", "safetensors", "dalle")
 
 
 class Saver:
@@ -64,7 +62,12 @@ class Saver:
         self._publish: Callable[[], None] | None = None
 
     def save(
-        self, step: int, *, held_out: Mapping[str, float] | None, skipped: Mapping[str, Any]
+        self,
+        step: int,
+        *,
+        held_out: Mapping[str, float] | None,
+        skipped: Mapping[str, Any],
+        gain: Mapping[str, Any],
     ) -> None:
         """Begin with the checkpoint of `step`; called by every process.
 
@@ -73,7 +76,7 @@ class Saver:
         Args:
             step: updates done.
             held_out: the last numbers on held-out data.
-            skipped: what `FiniteCheck` remembers.
+            skipped, gain: what `FiniteCheck` and `Gain` remember.
 
         Raises:
             SaveError: the one before could not be written; what is whole is untouched.
@@ -85,7 +88,8 @@ class Saver:
         self._on_its_way = inside
         weights = self._whole_weights()
         write_share = self._updater.take_state()
-        fields = {**self._run_fields(step, held_out), "skipped": dict(skipped)}
+        fields = self._run_fields(step, held_out)
+        fields |= {"skipped": dict(skipped), "gain": dict(gain)}
 
         def share() -> None:
             with saving(target, needed=self._needed):
@@ -171,17 +175,20 @@ class Saver:
         return inside
 
     def _whole_weights(self) -> dict[str, dict[str, Tensor]]:
-        """Copies of what the main process is to write, by file; called by every process."""
+        """Copies of what the main process is to write, by name; called by every process."""
         keep = self._world.is_main
         whole = {"model": whole_weights(self._module, self._updater.shards, keep=keep)}
         if self._ema is not None:
             whole["ema"] = self._ema.weights(keep=keep)
-        return {WEIGHTS[name]: weights for name, weights in whole.items()}
+        return whole
 
     def _write_model(self, inside: Path, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
         for name, state in weights.items():
             _check_finite(state)
-            write_weights(inside, state, name=name)
+            if self._run.config.lora_rank is not None:
+                lora.write_parts(inside, name, state)
+                state = lora.merged(state)
+            write_weights(inside, state, name=WEIGHTS[name])
         self._neighbours = self._write_neighbours(inside)
         model = to_json(self._module.config)
         write_config(inside, kind=self._run.task.kind, model=model, extra=self._extra)
@@ -212,7 +219,7 @@ class Saver:
             "held_out": held_out and {k: v for k, v in held_out.items() if math.isfinite(v)},
             "train": to_json(config),
             "config": to_json(dict(self._run.settings)),
-            "versions": _versions(),
+            "versions": versions(),
         }
 
 
@@ -237,13 +244,3 @@ def _link_neighbours(previous: Path, inside: Path) -> dict[str, Entry]:
         (inside / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(previous / name, inside / name)
     return known
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a source tree
-            continue
-    return found

@@ -53,6 +53,9 @@ class TrainConfig:
     precision: Precision = "auto"
     """auto: bfloat16 on GPUs that have it, float32 elsewhere."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    lora_rank: int | None = None
+    """Train pairs of matrices of so many columns beside the layers, and leave the weights that the
+    run starts from alone; None trains all weights."""
     ema_decay: float | None = None
     """Of the averaged weights, per application; None keeps none."""
     ema_every: int = 1
@@ -62,6 +65,9 @@ class TrainConfig:
     """Updates between two looks at held-out data; 0: only at the end."""
     validate_samples: int = 512
     """Held-out samples that are looked at, always the same ones; 0: none at all."""
+    stop_after_no_gain: int = 0
+    """Looks at held-out data without a new lowest loss after which the run ends; 0: never. Each
+    step with a new lowest one is saved, and the lowest of all stands for the run."""
     preview_every: int = 1000
     """Updates between two previews; 0: none at all."""
     save_every: int = 1000
@@ -84,6 +90,7 @@ class TrainConfig:
         for name in (
             "validate_every",
             "validate_samples",
+            "stop_after_no_gain",
             "preview_every",
             "keep_every",
             "seed",
@@ -92,8 +99,14 @@ class TrainConfig:
         if self.num_workers is not None:
             _at_least(self, "num_workers", 0)
         _at_least(self, "keep_last", 1)
-        if self.powersgd_rank is not None:
-            _at_least(self, "powersgd_rank", 1)
+        for name in ("powersgd_rank", "lora_rank"):
+            if getattr(self, name) is not None:
+                _at_least(self, name, 1)
+        if self.stop_after_no_gain and not (self.validate_every and self.validate_samples):
+            raise ConfigError(
+                "stop_after_no_gain counts looks at held-out data, of which there are none; set "
+                "validate_every and validate_samples"
+            )
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"max_bad is {self.max_bad}; expected a share, 0 ... 1")
         if self.batch_size % self.micro_batches:
@@ -121,6 +134,8 @@ def differences(then: object, now: object, *, allowed: tuple[str, ...] = ()) -> 
     lines, told = [], set()
     for path in [*old, *(p for p in new if p not in old)]:
         names = path.split(".")
+        if path not in old and not new[path]:
+            continue  # an option that the run's version did not have yet, and that is off
         if old.get(path) == new.get(path) or FREE & set(names):
             continue
         if any(path == a or path.startswith(f"{a}.") or a in names for a in allowed):

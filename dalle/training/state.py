@@ -1,7 +1,9 @@
 """A run: what makes it this one, and going on from what it saved."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from dalle.training.settings import TrainConfig, differences
 from dalle.training.world import World
 
 TRAINING = "training"
+PACKAGES = ("torch", "accelerate", "safetensors", "dalle")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +28,8 @@ class Run:
     config: TrainConfig
     settings: Mapping[str, Any]
     """The resolved configuration of the whole command, as JSON values."""
+    start_from: Path | None = None
+    """A file of weights that a new run begins with."""
 
 
 def find_resume(
@@ -32,8 +37,8 @@ def find_resume(
 ) -> dict[str, Any] | None:
     """Where to go on, as JSON values; None for a new run.
 
-    They are `path`, `step`, `held_out`, `finite` (what `FiniteCheck` remembered), and `skipped`
-    (which steps are not whole).
+    They are `path`, `step`, `held_out`, `gain` and `finite` (what `Gain` and `FiniteCheck`
+    remembered), and `skipped` (which steps are not whole).
 
     Args:
         run: this command's.
@@ -54,6 +59,7 @@ def find_resume(
         "path": str(found.path),
         "step": found.step,
         "held_out": saved.get("held_out"),
+        "gain": saved.get("gain"),
         "finite": saved.get("skipped"),
         "skipped": [f"{item.path.name} is not whole: {item.reason}" for item in found.skipped],
     }
@@ -86,3 +92,14 @@ def _check_same_run(
             "give the settings it was started with, or another folder; to go on nevertheless, name "
             "what may change (allow_change, on the command line --allow-change NAME)"
         )
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that training rests on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a source tree
+            continue
+    return found

@@ -48,6 +48,16 @@ def test_flags_are_those_of_the_run(tmp_path: Path) -> None:
     assert deeper["saved"] < row["saved"]
 
 
+def test_both_orders_need_a_mask_for_each_sample(tmp_path: Path) -> None:
+    words = ("dalle", "--preset", "tiny", "--gpus", "1")
+    plain, both = (
+        plan(tmp_path, *words, *more)["tables"][0]["rows"][0]
+        for more in ((), ("--caption-order", "0.3"))
+    )
+    assert both["saved"] > plain["saved"]
+    assert both["weights"] - plain["weights"] == 2 * 16 * 4  # the two marks
+
+
 def test_more_micro_batches_make_it_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("dalle", "--preset", "demo", "--gpus", "1", "--batch-size", "64")
     row = plan(tmp_path, *words)["tables"][0]["rows"][0]

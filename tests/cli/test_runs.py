@@ -70,6 +70,18 @@ def test_prompts_from_a_file_come_after_the_arguments(trained: Trained, tmp_path
     assert {p["seed"] for p in pictures} == {7}
 
 
+def test_prompts_of_a_file_may_have_numbers_of_their_own(trained: Trained, tmp_path: Path) -> None:
+    lines = ['{"prompt": "a ring", "num_samples": 3, "seed": 5}', '{"prompt": "a star"}']
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    file = str(tmp_path / "prompts.jsonl")
+    pictures = generate(
+        trained, tmp_path / "out", "--prompts", file, "--num-samples", "2", "--no-graph"
+    )
+    assert [p["prompt"] for p in pictures] == ["a ring"] * 3 + ["a star"] * 2
+    assert sorted(p["seed"] for p in pictures[:3]) == [5, 6, 7]
+    assert sorted(p["seed"] for p in pictures[3:]) == [0, 1]
+
+
 @pytest.mark.filterwarnings("always")
 def test_a_prompt_that_is_cut_is_said_to_be(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -21,6 +21,7 @@ from dalle.evaluation.shapes import (
     prompt_set,
     rates,
     read_all,
+    read_captions,
     shuffled,
     table,
     verify_reader,
@@ -188,3 +189,12 @@ class TestVerifyReader:
 
         verify_reader(32, 280, reconstruct=reconstruct)
         assert max(given) <= 64 and sum(given) == 280
+
+
+def test_captions_are_read_as_pictures_are() -> None:
+    prompts = prompt_set(40, held_out=False, num_things=2, seed=1)
+    scenes = [prompt.scene for prompt in prompts]
+    right = rates(scenes, read_captions([prompt.caption for prompt in prompts])).right
+    assert all(share == 1.0 for share in right.values())
+    halves = [p.caption if i % 4 else "a red cat on a mat" for i, p in enumerate(prompts)]
+    assert all(share == 0.75 for share in rates(scenes, read_captions(halves)).right.values())

@@ -191,3 +191,37 @@ def test_a_model_of_another_type_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="type 'bert'; for reranking it takes one of clip, siglip"):
         TransformersReranker(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_gradients_flow_through_the_models_own_preprocessing(tmp_path: Path, kind: str) -> None:
+    SAVERS[kind](tmp_path)
+    model = TransformersReranker(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    # Smooth pictures of two shapes: their resizing is what is compared, not the noise in them.
+    for shape in ((3, 48, 48), (3, 64, 40)):
+        coarse = torch.rand(2, *shape[:1], 5, 5, generator=generator)
+        pictures = torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bilinear")
+        smooth = pictures.requires_grad_()
+        found = model.encode_images_smoothly(smooth)
+        expected = model.encode_images(pictures.detach())
+        torch.testing.assert_close(found.detach(), expected, atol=0.01, rtol=0.05)
+        assert (found * expected).sum(dim=-1).min() > 0.999
+        found[0, 0].backward()
+        assert smooth.grad is not None and smooth.grad[0].abs().sum() > 0
+    assert all(p.grad is None for p in model.model.parameters())
+
+
+def test_vectors_have_a_size_and_models_a_fingerprint(tmp_path: Path) -> None:
+    save_clip(tmp_path / "a")
+    model = TransformersReranker(tmp_path / "a")
+    assert model.vector_size == model.encode_texts(["large"]).shape[1] == 16
+    assert model.num_tokens("large " * 50) > model.context == CONTEXT
+    again = TransformersReranker(tmp_path / "a")
+    assert again.fingerprint() == model.fingerprint()
+    again.processor.image_mean = [0.5, 0.5, 0.5]
+    assert again.fingerprint() != model.fingerprint()
+    with torch.no_grad():
+        model.model.visual_projection.weight[0, 0] += 1
+    assert len({model.fingerprint(), again.fingerprint()}) == 2
+    assert TransformersReranker(tmp_path / "a").fingerprint() != model.fingerprint()

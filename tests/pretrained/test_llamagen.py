@@ -5,6 +5,7 @@ tests/golden/llamagen_gpt_c2i.* and llamagen_gpt_t2i.* hold what the original co
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dalle.errors import CheckpointError
-from dalle.pretrained import llamagen
+from dalle.pretrained import llamagen, llamagen_grid
 from dalle.pretrained.family import Source, Weights
 from dalle.pretrained.llamagen_model import Llamagen, LlamagenConfig
 from dalle.pretrained.records import Record
@@ -116,8 +117,30 @@ def test_the_grid_is_looked_for_where_it_may_stand(
     assert llamagen.convert(source(table)).module.config.side == 6
     with pytest.raises(CheckpointError, match=r"does not say for which size of picture it is; put"):
         llamagen.convert(source(state))
-    monkeypatch.setattr(llamagen, "ALWAYS_24", (32,))
+    monkeypatch.setattr(llamagen_grid, "ALWAYS_24", (32,))
     assert llamagen.convert(source(state)).module.config.side == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("c2i_B_256.pt", 16),
+        ("c2i_3B_384.pt", 24),
+        ("t2i_XL_stage2_512.pt", 32),
+        ("my_c2i_B_256.pt", None),
+        ("c2i_B_300.pt", None),
+    ],
+)
+def test_a_published_name_says_the_size_where_nothing_else_does(
+    name: str, side: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = filled_state("llamagen_gpt_c2i")
+    weights = Weights(path=Path(name), value={"model": state}, state=state)
+    bare = Source(path=Path(name), weights=(weights,))
+    assert llamagen_grid.side_of(weights, bare) == side
+    assert (f"{name} is for" in caplog.text) == (side is not None)
+    beside = {"config.json": json.dumps({"image_size": 128}).encode()}
+    assert llamagen_grid.side_of(weights, replace(bare, beside=beside)) == 8
 
 
 @pytest.mark.parametrize("damage", ["missing", "renamed", "misshapen"])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dalle.errors import InputError
-from dalle.models import clip_transformers
+from dalle.models import transformers_folder
 from dalle.models.clip_transformers import TransformersReranker
 from dalle.sampling.rerank import load_reranker
 from tests.models.test_clip_transformers import save_clip
@@ -148,7 +148,7 @@ def test_files_beyond_all_measure_are_not_parsed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open(folder / "vocab.json", "wb") as file:
-        os.truncate(file.fileno(), clip_transformers.MAX_BYTES + 1)
+        os.truncate(file.fileno(), transformers_folder.MAX_BYTES + 1)
     with pytest.raises(InputError, match=r"vocab\.json has 67108865 bytes"):
         load_reranker(folder)
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from dalle.errors import InputError
 from dalle.models.dalle import Dalle, DalleConfig
-from dalle.sampling.decode import complete_text, sample_codes
+from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling, draw_token, uniform_table
+from dalle.sampling.texts import complete_text
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dalle.errors import InputError
-from dalle.sampling.filters import Sampling, draw_token, guide, uniform_table
+from dalle.sampling.filters import Sampling, draw_token, fewest_that_reach, guide, uniform_table
 
 
 def drawn_frequencies(logits, sampling, count=20_000):
@@ -42,6 +42,48 @@ def test_top_p_keeps_the_fewest_that_reach_p(logits):
         expected[order[:count]] = probabilities[:count] / probabilities[:count].sum()
         drawn = drawn_frequencies(logits, Sampling(top_p=p))
         torch.testing.assert_close(drawn, expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 2.0, 20.0])
+@pytest.mark.parametrize("p", [1e-6, 0.05, 0.5, 0.9, 0.999, 1 - 1e-6])
+def test_the_fewest_that_reach_p_are_those_of_a_sort(p, spread):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(6, 1000, generator=generator) * spread
+    logits[1] = logits[1].round()  # many equal ones
+    logits[2, ::2] = float("-inf")
+    probabilities = torch.softmax(logits, dim=-1)
+    ordered, order = probabilities.double().sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    whole = ordered.sum(-1, keepdim=True)
+    found = fewest_that_reach(probabilities, p).gather(1, order)
+    counts = found.sum(-1, keepdim=True)
+    assert torch.equal(found, torch.arange(1000) < counts), (
+        "the most likely, and the first of equals"
+    )
+    # They reach p, and without the last of them would not, within what rounding leaves open.
+    assert (before.gather(1, counts - 1) < p * whole + 1e-7).all()
+    assert ((before + ordered).gather(1, counts - 1) >= p * whole - 1e-7).all()
+
+
+def test_of_equal_logits_k_are_kept():
+    logits = torch.tensor([3.0, 1.0, 1.0, 1.0, 0.0, 1.0])
+    drawn = drawn_frequencies(logits, Sampling(top_k=3))
+    assert int((drawn > 0).sum()) == 3
+    assert drawn[0] > 0 and drawn[4] == 0
+
+
+@pytest.mark.parametrize("size", [1, 13, 128, 384, 1000, 8192])
+def test_searching_by_blocks_finds_what_one_sum_over_all_would(size):
+    logits = torch.randn(1, size, generator=torch.Generator().manual_seed(size)) * 3
+    uniform = torch.rand(500, generator=torch.Generator().manual_seed(2))
+    upto = torch.softmax(logits.double(), dim=-1).cumsum(-1)
+    expected = torch.searchsorted(upto[0], uniform.double() * upto[0, -1], right=True)
+    drawn = draw_token(logits.expand(500, -1), uniform, Sampling())
+    edges = torch.cat([torch.zeros(1, dtype=torch.double), upto[0] / upto[0, -1]])
+    near_an_edge = (uniform.double()[:, None] - edges).abs().min(dim=1).values < 1e-6
+    assert torch.equal(drawn[~near_an_edge], expected[~near_an_edge])
+    assert (drawn - expected).abs().max() <= 1
+    assert near_an_edge.sum() < 50
 
 
 def test_temperature_zero_is_argmax_whatever_the_rest(logits):

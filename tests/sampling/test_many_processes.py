@@ -16,7 +16,8 @@ from PIL import Image
 from dalle.cli import main
 from dalle.errors import DalleError, InputError
 from dalle.launched import joined
-from dalle.sampling import painting
+from dalle.sampling import work
+from dalle.sampling.launches import LaunchShape
 from dalle.sampling.load import load
 from dalle.sampling.output import save_results
 from dalle.sampling.pipeline import Pipeline
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def counted(sampled: Counter[str], case: str) -> Callable[..., Any]:
     """`sample_codes`, counting what this process samples for a case."""
-    real = painting.sample_codes
+    real = work.sample_codes
 
     def sample(*args: Any, **kwargs: Any) -> Any:
         result = real(*args, **kwargs)
@@ -77,12 +78,12 @@ def counted(sampled: Counter[str], case: str) -> Callable[..., Any]:
 
 def generate_cases(folder: str, out: str) -> int:
     """One process of some: every case in a folder of its own, and what this process did."""
-    painting.LAUNCHES_AT_ONCE = 2  # so that there are several groups
-    real, sampled = painting.sample_codes, Counter[str]()
+    work.LAUNCHES_AT_ONCE = 2  # so that there are several groups
+    real, sampled = work.sample_codes, Counter[str]()
     with joined() as processes:
         model = load(folder, device="cpu", processes=processes)
         for case, (prompts, wishes) in CASES.items():
-            painting.sample_codes = counted(sampled, case)
+            work.sample_codes = counted(sampled, case)
             done: list[int] = []
             request = Request(**wishes)
             results = model.generate_each(prompts, request, progress=done.append)
@@ -91,7 +92,7 @@ def generate_cases(folder: str, out: str) -> int:
                 assert sum(done) == model.num_tokens(len(prompts), request), case
             else:
                 assert list(results) == [[]] * len(prompts)
-            painting.sample_codes = real
+            work.sample_codes = real
         shares = processes.gather_values(sampled)
         if processes.is_main:
             for case, by_size in SHARES.items():
@@ -126,10 +127,10 @@ def test_the_files_are_those_of_one_process(tmp_path: Path, folder: Path) -> Non
 
 def faulty(fault: str, folder: str, out: str) -> int:
     """One of two processes, of which number 1 has the fault in the second group of prompts."""
-    painting.LAUNCHES_AT_ONCE = 1
-    real, groups = painting.sample_codes, 0
+    work.LAUNCHES_AT_ONCE = 1
+    real, groups = work.sample_codes, 0
 
-    def sample(*args: Any, launch: int, **kwargs: Any) -> Any:
+    def sample(*args: Any, launch: LaunchShape, **kwargs: Any) -> Any:
         nonlocal groups
         groups += 1
         if os.environ["RANK"] == "1" and groups >= 2:
@@ -141,11 +142,11 @@ def faulty(fault: str, folder: str, out: str) -> int:
                 raise InputError("no such thing")
             if fault == "broken":
                 raise ValueError("a bug of one process")
-            if fault == "short" or (fault == "rather short" and launch > 2):
-                raise torch.OutOfMemoryError(f"no room for {launch}")
+            if fault == "short" or (fault == "rather short" and launch.size > 2):
+                raise torch.OutOfMemoryError(f"no room for {launch.size}")
         return real(*args, launch=launch, **kwargs)
 
-    painting.sample_codes = sample
+    work.sample_codes = sample
     words = ["generate", *PROMPTS, "--model", folder, "--device", "cpu", "--out", out]
     return main([*words, "--num-samples", "4", "--launch", "4"])
 

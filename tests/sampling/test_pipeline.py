@@ -1,19 +1,24 @@
 """Generation: what a picture depends on, what is kept, what is ranked."""
 
+import threading
 import warnings
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
 from dalle.errors import InputError, OutOfMemoryError
-from dalle.sampling import decode, painting
+from dalle.processes import Processes
+from dalle.sampling import behind, work
 from dalle.sampling.filters import Sampling
 from dalle.sampling.image_prompt import image_prompt, kept_cells
+from dalle.sampling.launches import Launch, LaunchShape, launch_shape, launches
 from dalle.sampling.pipeline import Pipeline
-from dalle.sampling.request import Request
+from dalle.sampling.request import Request, Wanted
 from dalle.sampling.streams import PromptCutWarning
+from dalle.sampling.work import Plan, Work
 from tests.fakes import BrightnessReranker, FlatTokenizer, tiny_dalle, tiny_text_tokenizer
 
 GRID = (4, 3)
@@ -80,30 +85,85 @@ def test_several_prompts_give_what_each_gives_alone(plain: Pipeline) -> None:
 def test_prompts_go_through_in_groups(plain: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [f"a {i}" for i in range(7)]
     whole = plain.generate_many(prompts, num_samples=2, launch=2)
-    monkeypatch.setattr(painting, "LAUNCHES_AT_ONCE", 1)
+    monkeypatch.setattr(work, "LAUNCHES_AT_ONCE", 1)
     parts = plain.generate_many(prompts, num_samples=2, launch=2)
     assert [p.prompt for pictures in parts for p in pictures[:1]] == prompts
     for one, other in zip(whole, parts, strict=True):
         assert torch.equal(one[0].codes, other[0].codes)
 
 
-@pytest.mark.parametrize(("num_samples", "launch"), [(1, 7), (3, 8), (3, 32), (5, 4), (40, 32)])
-def test_pictures_lie_in_the_same_launches_whatever_the_number_of_processes(
-    num_samples: int, launch: int, monkeypatch: pytest.MonkeyPatch
+def test_each_group_is_scored_by_its_own_prompts(
+    ranked: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(painting, "LAUNCHES_AT_ONCE", 2)
-    num_prompts, of_one = 100, None
-    for processes in (1, 2, 5, 64):
-        launches, start = [], 0
-        while start < num_prompts:
-            at_once = painting._prompts_at_once(num_samples, launch, processes)
-            prompts = range(start, min(start + at_once, num_prompts))
-            prompt_of = [prompt for prompt in prompts for _ in range(num_samples)]
-            for one in decode._launches(prompt_of, launch):
-                launches.append([start * num_samples + picture for picture in one.pictures])
-            start += at_once
-        of_one = of_one or launches
-        assert launches == of_one
+    monkeypatch.setattr(work, "LAUNCHES_AT_ONCE", 1)
+    prompts = [f"a {i}" for i in range(5)]
+    assert isinstance(ranked.reranker, BrightnessReranker)
+    ranked.reranker.texts.clear()
+    ranked.generate_many(prompts, num_samples=2, launch=2)
+    assert list(dict.fromkeys(ranked.reranker.texts)) == prompts
+
+
+@pytest.mark.parametrize("counts", [[1] * 60, [5] * 20, [3, 40, 1, 1, 9, 16] * 4], ids=str)
+@pytest.mark.parametrize("launch", [4, 7, 32])
+def test_pictures_lie_in_the_same_launches_whatever_the_number_of_processes(
+    plain: Pipeline, counts: list[int], launch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "LAUNCHES_AT_ONCE", 2)
+    wanted = [Wanted(prompt=str(i), num_samples=n, seed=0) for i, n in enumerate(counts)]
+    plan = Plan(request=Request(launch=launch), sampling=Sampling(), given=None)
+    shape = launch_shape(counts, launch, full=False)
+    whole = list(launches([i for i, n in enumerate(counts) for _ in range(n)], shape))
+    for size in (1, 2, 5, 64):
+        processes = Processes(rank=0, size=size, control=None)
+        todo, found = Work(replace(plain._parts, processes=processes), wanted, plan), []
+        while todo.start < len(todo.prompt_of):
+            start = todo.start
+            todo.go_on(todo.shape.size)
+            for one in launches(todo.prompt_of[start : todo.start], todo.shape):
+                found.append(Launch(one.prompts, [start + picture for picture in one.pictures]))
+        assert found == whole
+
+
+def test_prompts_may_have_numbers_of_their_own(ranked: Pipeline) -> None:
+    prompts, counts, seeds = (
+        ["a red cube", "", "a star", "a blue circle"],
+        [5, 1, 12, 2],
+        [3, 0, 7, 9],
+    )
+    request = Request(num_samples=4, keep=4, launch=4)
+    each = list(ranked.generate_each(prompts, request, seeds=seeds, num_samples=counts))
+    assert [len(pictures) for pictures in each] == [4, 1, 4, 2]
+    for prompt, count, seed, pictures in zip(prompts, counts, seeds, each, strict=True):
+        alone = ranked.generate(prompt, num_samples=count, keep=min(4, count), seed=seed, launch=64)
+        assert [p.seed for p in pictures] == [p.seed for p in alone]
+        for one, other in zip(pictures, alone, strict=True):
+            assert torch.equal(one.codes, other.codes)
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+    with pytest.raises(InputError, match="1 numbers of samples came for 2 prompts"):
+        ranked.generate_each(["a", "b"], request, num_samples=[1])
+    with pytest.raises(InputError, match="num_samples is 0"):
+        ranked.generate_each(["a"], Request(), num_samples=[0])
+
+
+def test_scoring_behind_the_next_launch_changes_nothing(
+    ranked: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wishes = {"num_samples": 21, "keep": 9, "launch": 4}
+    serial = ranked.generate_many(["a red cube", "a star"], **wishes)
+    threads: set[int] = set()
+    decode_codes = FlatTokenizer.decode
+
+    def noted(self: FlatTokenizer, codes: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.get_ident())
+        return decode_codes(self, codes)
+
+    monkeypatch.setattr(FlatTokenizer, "decode", noted)
+    monkeypatch.setattr(behind, "runs_beside", lambda device: True)
+    beside = ranked.generate_many(["a red cube", "a star"], **wishes)
+    assert len(threads) == 2, "scored in a thread of its own, drawn in this one"
+    for one, other in zip(serial, beside, strict=True):
+        assert [(p.seed, p.score) for p in one] == [(p.seed, p.score) for p in other]
+        assert all(torch.equal(a.codes, b.codes) for a, b in zip(one, other, strict=True))
 
 
 def test_each_prompt_may_have_its_own_seed(plain: Pipeline) -> None:
@@ -278,14 +338,14 @@ def test_too_little_memory_halves_the_launch_once(
     plain: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = plain.generate("a red cube", num_samples=8, launch=8)
-    real, room = painting.sample_codes, 4
+    real, room = work.sample_codes, 4
 
-    def limited(*args, launch: int, **kwargs):
-        if launch > room:
+    def limited(*args, launch: LaunchShape, **kwargs):
+        if launch.size > room:
             raise torch.OutOfMemoryError(f"no room for {launch}")
         return real(*args, launch=launch, **kwargs)
 
-    monkeypatch.setattr(painting, "sample_codes", limited)
+    monkeypatch.setattr(work, "sample_codes", limited)
     with pytest.warns(UserWarning, match="too little memory for 8 pictures at once; trying 4"):
         pictures = plain.generate("a red cube", num_samples=8, launch=8)
     assert [p.seed for p in pictures] == [p.seed for p in expected]

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from dalle.errors import InputError
-from dalle.sampling.prompts import printable, read_prompts, without_surrogates
+from dalle.sampling.prompts import PromptLine, printable, read_prompts, without_surrogates
 
 
-def write(folder: Path, data: bytes) -> Path:
-    path = folder / "prompts.txt"
+def write(folder: Path, data: bytes, name: str = "prompts.txt") -> Path:
+    path = folder / name
     path.write_bytes(data)
     return path
 
@@ -25,7 +25,8 @@ def write(folder: Path, data: bytes) -> Path:
     ],
 )
 def test_one_prompt_a_line(tmp_path: Path, data: bytes, expected: list[str]) -> None:
-    assert read_prompts(write(tmp_path, data)) == expected
+    found = read_prompts(write(tmp_path, data))
+    assert found == [PromptLine(prompt=prompt) for prompt in expected]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,35 @@ def test_files_that_are_no_prompts_are_refused(tmp_path: Path, data: bytes, mess
         read_prompts(write(tmp_path, data))
 
 
+def test_json_lines_say_how_many_and_which(tmp_path: Path) -> None:
+    data = b'{"prompt": "a cube", "num_samples": 3}\n\n{"prompt": " "}\n{"prompt": "b", "seed": 7}'
+    assert read_prompts(write(tmp_path, data, "prompts.jsonl")) == [
+        PromptLine(prompt="a cube", num_samples=3),
+        PromptLine(prompt=" "),
+        PromptLine(prompt="b", seed=7),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a cube", "Expecting value"),
+        ('{"prompt": 3}', "prompt is 3"),
+        ('{"num_samples": 3}', "prompt is missing"),
+        ('{"prompt": "a", "samples": 3}', "samples is not a field"),
+        ('{"prompt": "a", "num_samples": 2.5}', "num_samples is 2.5"),
+        ('["a"]', "expected an object"),
+        ("[" * 100_000, "is no prompt"),
+    ],
+)
+def test_json_lines_that_are_no_prompts_are_refused(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    data = f'{{"prompt": "a"}}\n{line}\n'.encode()
+    with pytest.raises(InputError, match=rf"prompts\.jsonl:2.*{message}"):
+        read_prompts(write(tmp_path, data, "prompts.jsonl"))
+
+
 def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.txt: No such file"):
         read_prompts(tmp_path / "none.txt")
@@ -52,7 +82,7 @@ def test_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
 
 def test_utf8_is_read_whatever_the_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "C")
-    assert read_prompts(write(tmp_path, "é".encode())) == ["é"]
+    assert read_prompts(write(tmp_path, "é".encode())) == [PromptLine(prompt="é")]
 
 
 def test_only_surrogates_are_replaced() -> None:

@@ -20,6 +20,7 @@ from dalle.evaluation.shapes.report import (
     prompt_set,
     table,
 )
+from dalle.evaluation.shapes.said import read_captions
 from dalle.evaluation.shapes.verify import ReaderReport, verify_reader
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "prompt_set",
     "rates",
     "read_all",
+    "read_captions",
     "shuffled",
     "table",
     "verify_reader",

@@ -25,16 +25,17 @@ class Decoding:
 
 
 def new_decoding(
-    config: DallePytorchConfig, *, prompts: int, samples: int, like: Tensor
+    config: DallePytorchConfig, *, prompts: int, samples: int, nulls: int, like: Tensor
 ) -> Decoding:
-    """Room for what is kept of `prompts` texts with `samples` pictures each, in the type of
-    `like` and where that is."""
+    """Room for what is kept of `prompts` texts with `samples` pictures each, and for those without
+    a caption, in the type of `like` and where that is."""
     dtype, device = like.dtype, like.device
     keys = Cache(
         layout=config.layout,
         patterns=config.patterns,
         prompts=prompts,
         samples=samples,
+        nulls=nulls,
         heads=config.heads,
         head_width=config.head_width,
         dtype=dtype,
@@ -45,10 +46,9 @@ def new_decoding(
         shift = ShiftCache(
             layout=config.layout,
             branches=2 * len(config.attention),
-            prompts=prompts,
-            samples=samples,
+            prompts=keys.prompts,
+            prompt_of=keys.prompt_of,
             width=config.width,
             dtype=dtype,
-            device=device,
         )
     return Decoding(attention=FirstSlotCache.empty(keys, width=config.width), shift=shift)

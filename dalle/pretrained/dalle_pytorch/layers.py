@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dalle.nn.attention import Attend
-from dalle.nn.linear import Linear, linear
+from dalle.nn.linear import Linear
 from dalle.pretrained.dalle_pytorch.rotary import Rotation, rotate
 from dalle.pretrained.dalle_pytorch.shift import Shift
 
@@ -26,13 +26,13 @@ class Attention(nn.Module):
     def __init__(self, *, width: int, heads: int, head_width: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * heads * head_width, bias=False)
+        self.qkv = Linear(width, 3 * heads * head_width, bias=False)
         self.out = Linear(heads * head_width, width)
 
     def forward(
         self, x: Float[Tensor, "b t d"], layer: int, attend: Attend, rotation: Rotation | None
     ) -> Float[Tensor, "b t d"]:
-        qkv = linear(x, self.qkv.weight, None).unflatten(-1, (3, self.heads, -1))
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each b h t d
         if rotation is not None:
             queries, keys, values = (rotate(part, rotation) for part in (queries, keys, values))

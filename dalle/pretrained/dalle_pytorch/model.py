@@ -49,6 +49,7 @@ class DallePytorch(nn.Module):
         self.config = config
         self.layout = config.layout
         self.image_vocab = config.image_vocab
+        self.text_vocab = config.text_vocab
         self.patterns = config.patterns
         width, pads = config.width, config.text_tokens
         if not config.tied:
@@ -74,11 +75,6 @@ class DallePytorch(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.head = nn.Linear(width, config.text_vocab + pads + config.image_vocab)
         self._whole_stream: WholeStream | None = None
-
-    @property
-    def text_vocab(self) -> int:
-        """Entries of the text tokenizer."""
-        return self.config.text_vocab
 
     @property
     def start_of_image(self) -> int:
@@ -126,9 +122,12 @@ class DallePytorch(nn.Module):
 
     # Decoding: one prefill for each prompt, then one position at a time.
 
-    def new_cache(self, *, prompts: int, samples: int) -> Decoding:
-        """Room for what is kept of `prompts` texts with `samples` pictures each."""
-        return new_decoding(self.config, prompts=prompts, samples=samples, like=self.head.weight)
+    def new_cache(self, *, prompts: int, samples: int, nulls: int = 0) -> Decoding:
+        """Room for what is kept of `prompts` texts with `samples` pictures each, and
+        for as many pictures again without a caption, which share `nulls` ones."""
+        return new_decoding(
+            self.config, prompts=prompts, samples=samples, nulls=nulls, like=self.head.weight
+        )
 
     def prefill(
         self,

@@ -69,20 +69,19 @@ class ShiftCache:
         layout: StreamLayout,
         branches: int,
         prompts: int,
-        samples: int,
+        prompt_of: Int[Tensor, " pictures"],
         width: int,
         dtype: torch.dtype,
-        device: torch.device,
     ) -> None:
         self.layout = layout
-        self.samples = samples
+        self.prompt_of = prompt_of
         part = quarter(width)
 
         def empty(*shape: int) -> Tensor:
-            return torch.zeros(branches, *shape, dtype=dtype, device=device)
+            return torch.zeros(branches, *shape, dtype=dtype, device=prompt_of.device)
 
         self.text = empty(prompts, half(width))
-        self.row = empty(prompts * samples, layout.cols, 2 * part)
+        self.row = empty(len(prompt_of), layout.cols, 2 * part)
         """Image slot p is kept at p mod cols."""
 
     @property
@@ -97,6 +96,7 @@ class PrefillShift(StreamShift):
     def __init__(self, cache: ShiftCache) -> None:
         super().__init__(cache.layout)
         self.cache = cache
+        cache.row.zero_()
 
     def __call__(
         self, branch: int, x: Float[Tensor, "prompts t d"]
@@ -107,9 +107,7 @@ class PrefillShift(StreamShift):
         if known > 0:
             slots = torch.arange(max(0, known - cols), known, device=x.device)
             rows = x[:, start + slots, : self.cache.row.shape[-1]]
-            self.cache.row[branch][:, slots % cols] = rows.repeat_interleave(
-                self.cache.samples, dim=0
-            )
+            self.cache.row[branch][:, slots % cols] = rows.index_select(0, self.cache.prompt_of)
         return super().__call__(branch, x)
 
 

@@ -43,7 +43,7 @@ def what_is_missing(source: Source, vocab: int) -> tuple[str, ...]:
         return (lacking(f"its text tokenizer of {vocab} entries", ON_THE_HUB[vocab]),)
     return (
         f"its text tokenizer of {vocab} entries, in a file of its own (--bpe_path): put it "
-        "beside the model, as .json or .model",
+        "beside the model, as .json or .model, or name it with --text-tokenizer",
     )
 
 

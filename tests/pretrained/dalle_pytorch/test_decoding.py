@@ -8,8 +8,9 @@ from torch import nn
 
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
 from dalle.pretrained.dalle_pytorch.model import DallePytorch
-from dalle.sampling.decode import complete_text, sample_codes
+from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
+from dalle.sampling.texts import complete_text
 
 KINDS = ("full", "axial_row", "axial_col", "conv_like", "conv_like_old", "sparse")
 OPTIONS: list[dict[str, Any]] = [
