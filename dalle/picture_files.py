@@ -52,7 +52,7 @@ def open_image(
         DataError: the file cannot be read, is of another kind, cut off, damaged or too large.
     """
     name = name if name is not None else "a picture" if isinstance(source, bytes) else str(source)
-    data = source if isinstance(source, bytes) else _read(source, name, max_bytes)
+    data = source if isinstance(source, bytes) else read_bytes(source, name=name, at_most=max_bytes)
     if len(data) > max_bytes:
         raise DataError(f"{name!r} has {len(data)} bytes; at most {max_bytes} are read")
     try:
@@ -73,7 +73,8 @@ def open_image(
     except Image.UnidentifiedImageError:
         raise DataError(f"{name!r} is no JPEG, PNG, WebP or GIF") from None
     except Exception as error:  # decoders meet damaged files with errors of every kind
-        raise DataError(f"{name!r} cannot be decoded: {error}") from None
+        why = str(error) or type(error).__name__
+        raise DataError(f"{name!r} cannot be decoded: {why}") from None
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -85,14 +86,19 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return _to_rgb(_upright(image))
 
 
-def _read(path: Path, name: str, max_bytes: int) -> bytes:
+def read_bytes(path: Path, *, name: str, at_most: int = MAX_BYTES) -> bytes:
+    """A regular file of bounded length.
+
+    Raises:
+        DataError: it cannot be read, is no regular file, or is longer.
+    """
     try:
         # Asked before opening: opening a pipe would wait for ever.
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
             raise DataError(f"{name!r} is not a regular file")
-        if info.st_size > max_bytes:
-            raise DataError(f"{name!r} has {info.st_size} bytes; at most {max_bytes} are read")
+        if info.st_size > at_most:
+            raise DataError(f"{name!r} has {info.st_size} bytes; at most {at_most} are read")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{name!r} cannot be read: {error.strerror}") from None
@@ -117,7 +123,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         page = Image.new("RGB", colours.size, "white")
         page.paste(colours, mask=colours)
         return page
-    return image.convert("RGB")
+    # `convert` copies pixels that are as wanted already, which takes a twentieth of decoding.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

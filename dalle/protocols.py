@@ -47,6 +47,7 @@ class StreamRow:
     captions: tuple[str, ...]
 
 
+@runtime_checkable
 class Stream(Protocol):
     """A data set that is read from beginning to end, of unknown length."""
 
@@ -56,6 +57,10 @@ class Stream(Protocol):
 
     def sample(self, row: StreamRow) -> Sample:
         """A row, decoded. A damaged one raises DataError."""
+        ...
+
+    def key(self, number: int) -> str:
+        """The key of the row of that number."""
         ...
 
 
@@ -170,6 +175,8 @@ class EncodedSample:
     codes: np.ndarray
     """Integers, views x rows x cols: several crops of the same picture."""
     captions: tuple[str, ...]
+    token_ids: tuple[np.ndarray, ...] | None = None
+    """Of each caption, by the run's text tokenizer and of any length, where they are kept."""
     vectors: np.ndarray | None = None
     """Of the same crops, views x numbers, where a CLIP's vector is the condition."""
 

@@ -75,6 +75,7 @@ def text_bomb() -> bytes:
 BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "half.png": (lambda: PNG[: len(PNG) // 2], "cannot be decoded"),
     "header.png": (lambda: PNG[:20], "cannot be decoded"),
+    "no-palette.png": (lambda: png(8, 8, 8, 3, 8 * bytes(9)), r"cannot be decoded: \w"),
     "cut.jpg": (lambda: JPEG[: len(JPEG) * 6 // 10], "truncated"),
     "header-only.jpg": (lambda: JPEG[:180], "is no JPEG, PNG, WebP or GIF"),
     "no-end.jpg": (lambda: JPEG[:-2], "truncated"),

@@ -19,6 +19,9 @@ class EncodeCommand:
 
     vae: str
     """Folder or run of the discrete VAE."""
+    text_tokenizer: str | None = None
+    """Folder of a model, or a text_tokenizer.json: captions become its ids, too. Without it the
+    first run does that."""
     views: int = 1
     """Crops of each picture."""
     augment: bool = True
@@ -70,23 +73,31 @@ def _encode(command: EncodeCommand, part: int) -> None:
 
     from dalle.cli.picture_codes import (
         CodeSettings,
+        cache_folder,
         encode_once,
         image_tokenizer_folder,
         load_image_tokenizer,
     )
-    from dalle.cli.training_data import open_parts, say
+    from dalle.cli.training_data import given_tokenizer, open_parts, say
     from dalle.data.sources import numbered
 
     if command.processes > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // command.processes))
     folder = image_tokenizer_folder(command.vae, begun=None)
     tokenizer = load_image_tokenizer(folder, device=command.device)
-    parts = open_parts(command.data, tokenizer.image_size, keep_empty=command.keep_empty)
+    parts = open_parts(
+        command.data,
+        tokenizer.image_size,
+        keep_empty=command.keep_empty,
+        cache=cache_folder(command.data.cache),
+    )
+    text = command.text_tokenizer
     wanted = CodeSettings(
         views=command.views,
         augment=command.augment,
         device=command.device,
         cache=command.data.cache,
+        text=None if text is None else given_tokenizer(text),
         part=part,
         parts=command.processes,
     )

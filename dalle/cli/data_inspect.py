@@ -1,6 +1,5 @@
 """`dalle data inspect SOURCE`: what a data set holds, and what is wrong with it."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dalle.data.inspect import Findings, Inspection
-    from dalle.protocols import Source
+    from dalle.protocols import Source, Stream
 
 FIRST_LOOK = 1000
 """Samples after which it is said what was found so far."""
@@ -68,15 +67,16 @@ def run(command: DataInspectCommand) -> None:
     """
     from dalle.cli.data_report import lines, write_report
     from dalle.cli.training_data import text_tokenizer
+    from dalle.data.cores import usable_cores
     from dalle.data.inspect import Inspection
     from dalle.data.mixture import reports
-    from dalle.data.sources import numbered, open_source
+    from dalle.data.sources import open_source
     from dalle.data.split import Subset
     from dalle.presets.settings import TextSettings
 
     if command.text_slots < 2 or min(command.image_size) < 1 or command.processes < 0:
         raise ConfigError("text_slots is at least 2, image_size at least 1 1, processes 0 or more")
-    source = numbered(open_source(command.source, keep_empty=command.keep_empty), command.source)
+    source = open_source(command.source, keep_empty=command.keep_empty)
     found = reports(source)
     for report in found:
         print(report.line(), flush=True)
@@ -91,7 +91,7 @@ def run(command: DataInspectCommand) -> None:
         source=source,
         tokenizer=text_tokenizer(settings, source, begun=None),
         room=command.text_slots - 1,
-        processes=command.processes or min(LARGEST_NUMBER_OF_PROCESSES, os.cpu_count() or 1),
+        processes=command.processes or min(LARGEST_NUMBER_OF_PROCESSES, usable_cores()),
         most=command.most,
     )
     findings = _look_through(inspection)
@@ -131,8 +131,8 @@ def _look_through(inspection: "Inspection") -> "Findings":
 
     from dalle.cli.data_report import lines
 
-    total = min(len(inspection.source), inspection.most or len(inspection.source))
-    told = total <= 2 * FIRST_LOOK
+    total = inspection.total
+    told = total is not None and total <= 2 * FIRST_LOOK
     quiet = not sys.stderr.isatty()
     with tqdm(total=total, unit="picture", leave=False, disable=quiet) as progress:
         for done in inspection.run(progress.update):
@@ -145,18 +145,21 @@ def _look_through(inspection: "Inspection") -> "Findings":
 
 
 def _contact_sheet(
-    source: "Source", findings: "Findings", size: tuple[int, int]
+    source: "Source | Stream", findings: "Findings", size: tuple[int, int]
 ) -> "Image.Image | None":
     """Random pairs, cropped as the transformer's training crops them."""
     from PIL import Image
 
+    from dalle.data.chosen_rows import HeldRows, first_rows
     from dalle.data.order import permutation
     from dalle.data.split import key_at
-    from dalle.protocols import Sample
+    from dalle.protocols import Sample, Stream
     from dalle.sampling.contact_sheet import Band, Entry, contact_sheet
     from dalle.training.image_tokens import view_of
 
     entries: list[Entry] = []
+    if isinstance(source, Stream):
+        source = HeldRows(source, list(first_rows(source, 4 * SHOWN)))
     for index in map(int, permutation(1, 0, len(source))[: 4 * SHOWN]):
         if key_at(source, index) in findings.bad or len(entries) == SHOWN:
             continue
@@ -171,7 +174,7 @@ def _contact_sheet(
         entries.append(Entry(image=Image.fromarray(pixels), caption=(short,)))
     if not entries:
         return None
-    title = f"{len(entries)} of {len(source)} pairs, as a model will see them"
+    title = f"{len(entries)} of {findings.looked_at} pairs, as a model will see them"
     return contact_sheet([Band(title=title, note="", entries=tuple(entries))])
 
 

@@ -31,7 +31,8 @@ def lines(findings: Findings, verdict: Sequence[str], *, room: int) -> list[str]
         verdict: why training would not work.
         room: tokens that a model has slots for.
     """
-    said = [f"looked at {findings.looked_at} of {findings.of} pictures"]
+    of = "" if findings.of is None else f" of {findings.of}"
+    said = [f"looked at {findings.looked_at}{of} pictures"]
     said += (f"  {count} cannot be read: {why}" for why, count in findings.unreadable.items())
     said += (f"    for example {why}" for why in list(findings.bad.values())[:EXAMPLES])
     said.append(f"  shorter sides: {_spread(findings.sizes)} pixels")

@@ -25,6 +25,8 @@ from dalle.presets import DalleRun
 from dalle.protocols import Source
 from dalle.sampling.load import choose_device
 from dalle.tokenizers.image import ModelTokenizer, tokenizer_of
+from dalle.tokenizers.kinds import PromptTokenizer
+from dalle.tokenizers.text import TextTokenizer
 from dalle.training.image_tokens import view_of
 
 
@@ -64,19 +66,25 @@ class CodeSettings:
     augment: bool
     device: str
     cache: str | None
-    """Folder of the token cache; None for the user's."""
+    """Folder of the cache that was asked for."""
+    text: TextTokenizer | None = None
+    """Captions become its ids, too."""
     part: int = 0
     parts: int = 1
     """Which share of the work is this process's."""
 
 
-def code_settings(run: DalleRun) -> CodeSettings:
-    """What a run of the transformer asks for, and which share of it is this process's."""
+def code_settings(run: DalleRun, *, text: PromptTokenizer | None = None) -> CodeSettings:
+    """What a run of the transformer asks for, and which share of it is this process's.
+
+    Ids of captions are kept where its text tokenizer is of our own kind; others' have no digest.
+    """
     return CodeSettings(
         views=run.objective.views,
         augment=run.objective.augment,
         device=run.device,
         cache=run.data.cache,
+        text=text if isinstance(text, TextTokenizer) else None,
         part=int(os.environ.get("RANK", "0")),
         parts=int(os.environ.get("WORLD_SIZE", "1")),
     )
@@ -115,6 +123,7 @@ def encode_once(parts: Parts, tokenizer: ModelTokenizer, settings: CodeSettings)
                 source,
                 encoding,
                 cache_folder(settings.cache),
+                text=settings.text,
                 part=settings.part,
                 parts=settings.parts,
                 say=say,

@@ -6,6 +6,7 @@ from typing import Any
 from dalle.cli.clip_gen import prepare_clip_gen
 from dalle.cli.dry_run import dry_run
 from dalle.cli.picture_codes import (
+    cache_folder,
     code_settings,
     encode_once,
     image_tokenizer_folder,
@@ -82,7 +83,12 @@ def train_dalle(run: DalleRun) -> None:
     start = start_of(run, begun=begun)
     vae = start.image_tokenizer if start else image_tokenizer_folder(run.vae, begun=begun)
     image_tokenizer = load_image_tokenizer(vae, device=run.device)
-    parts = open_parts(run.data, image_tokenizer.image_size, keep_empty=run.objective.keep_empty)
+    parts = open_parts(
+        run.data,
+        image_tokenizer.image_size,
+        keep_empty=run.objective.keep_empty,
+        cache=cache_folder(run.data.cache) if run.objective.views else None,
+    )
     if start is None:
         start = new_decoder(
             run, vae, image_tokenizer, text_tokenizer(run.text, parts.train, begun=begun)
@@ -104,7 +110,8 @@ def train_dalle(run: DalleRun) -> None:
         source=start.source,
     )
     if run.objective.views:
-        parts = encode_once(parts, image_tokenizer, code_settings(run))
+        wanted = code_settings(run, text=start.text_tokenizer)
+        parts = encode_once(parts, image_tokenizer, wanted)
     _train(task, run, parts, out, start_from=start.weights)
 
 

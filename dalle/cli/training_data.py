@@ -10,15 +10,15 @@ import torch
 from dalle.checkpoint import RERANKER, TEXT_TOKENIZER
 from dalle.checkpoint.places import resolve
 from dalle.checkpoint.steps import find_whole, list_steps
-from dalle.data.hub_stream import HubStream
+from dalle.data.chosen_rows import MOST_HELD, HeldRows, first_rows, split_stream
 from dalle.data.mixture import reports
 from dalle.data.order import permutation
 from dalle.data.quarantine import without
-from dalle.data.sources import numbered, open_source
+from dalle.data.sources import open_source
 from dalle.data.split import Subset, all_captions, captions_at, split_held_out
 from dalle.errors import ConfigError
 from dalle.presets.settings import DataSettings, TextSettings
-from dalle.protocols import Source
+from dalle.protocols import Source, Stream
 from dalle.sampling import rerank
 from dalle.tokenizers.kinds import PromptTokenizer
 from dalle.tokenizers.text import TextTokenizer
@@ -43,12 +43,17 @@ LONG_CAPTIONS = {
 class Parts:
     """A data set for a run."""
 
-    train: Source | HubStream
+    train: Source | Stream
     held_out: Source | None
 
 
 def open_parts(
-    settings: DataSettings, size: tuple[int, int], *, keep_empty: bool, captions: bool = True
+    settings: DataSettings,
+    size: tuple[int, int],
+    *,
+    keep_empty: bool,
+    captions: bool = True,
+    cache: Path | None = None,
 ) -> Parts:
     """Open a data set and set its held-out part aside.
 
@@ -57,13 +62,14 @@ def open_parts(
         size: (height, width) of the pictures that will be needed.
         keep_empty: whether pictures without a caption are used.
         captions: whether files of captions are opened.
+        cache: where captions are kept.
     """
     if settings.data is None:
         raise ConfigError("--data is missing: give a data set, for example a folder, or `shapes`")
     if not 0 <= settings.held_out_share < 1:
         raise ConfigError(f"held_out_share is {settings.held_out_share}; expected 0 up to below 1")
 
-    def opened(spec: str) -> Source | HubStream:
+    def opened(spec: str) -> Source | Stream:
         source = open_source(
             spec,
             keep_empty=keep_empty,
@@ -71,23 +77,23 @@ def open_parts(
             at_least=int(LARGEST_CROP * min(size)),
             num_samples=settings.shapes,
             size=max(size),
+            cache=cache,
         )
-        if isinstance(source, HubStream):
-            return source
         for report in reports(source):
             say(report.line())
         return without(source, settings.quarantine)
 
     source = opened(settings.data)
     if settings.held_out is not None:
-        held_out = numbered(opened(settings.held_out), settings.held_out)
+        held_out = opened(settings.held_out)
+        if isinstance(held_out, Stream):
+            held_out = HeldRows(held_out, list(first_rows(held_out, MOST_HELD)))
         return Parts(train=source, held_out=held_out)
     if settings.held_out_share == 0:
         return Parts(train=source, held_out=None)
-    if isinstance(source, HubStream):
-        raise ConfigError(
-            "a stream has no part to hold out: give --held-out, or --held-out-share 0 for none"
-        )
+    if isinstance(source, Stream):
+        rows = split_stream(source, fraction=settings.held_out_share, seed=SPLIT_SEED)
+        return Parts(train=rows.train, held_out=rows.held_out)
     split = split_held_out(source, fraction=settings.held_out_share, seed=SPLIT_SEED)
     return Parts(train=split.train, held_out=split.held_out)
 
@@ -98,7 +104,7 @@ def newest_step(out: Path) -> Path | None:
 
 
 def text_tokenizer(
-    settings: TextSettings, source: Source | HubStream, *, begun: Path | None
+    settings: TextSettings, source: Source | Stream, *, begun: Path | None
 ) -> TextTokenizer:
     """The tokenizer that the run began with, the one that was asked for, or a new one.
 
@@ -125,20 +131,21 @@ def given_tokenizer(name: str) -> TextTokenizer:
     return TextTokenizer.load(given if given.is_file() else resolve(name) / TEXT_TOKENIZER)
 
 
-def some_captions(source: Source | HubStream, *, most: int = TOKENIZER_SAMPLES) -> Iterator[str]:
+def some_captions(source: Source | Stream, *, most: int = TOKENIZER_SAMPLES) -> Iterator[str]:
     """Captions of a fixed choice of at most so many samples, by default enough to learn from.
 
     A stream's are the first ones.
     """
-    if isinstance(source, HubStream):
-        yield from source.first_captions(most)
+    if isinstance(source, Stream):
+        for row in first_rows(source, most):
+            yield from row.captions
         return
     order = permutation(SPLIT_SEED, 0, len(source))[:most]
     yield from all_captions(Subset(source, order))
 
 
 def count_long_captions(
-    tokenizer: PromptTokenizer, settings: TextSettings, source: Source | HubStream, *, slots: int
+    tokenizer: PromptTokenizer, settings: TextSettings, source: Source | Stream, *, slots: int
 ) -> None:
     """Say how many captions have more tokens than the model has slots, and what is done."""
     if not _speaks():

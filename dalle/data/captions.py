@@ -36,17 +36,23 @@ class Captions:
 def clean(texts: Iterable[str], *, mended: bool = False) -> Captions:
     """Captions ready to be used: stripped, without NUL and lone surrogates, none of them blank.
 
-    A text of nothing but spaces, control and formatting characters is blank. Nothing else is
-    changed.
+    A text of nothing but spaces, control and formatting characters is blank. What is longer than
+    a caption file may be is cut, which counts as mended. Nothing else is changed.
     """
     kept = []
     for text in texts:
-        mend = _UNWANTED.sub(lambda found: "" if found[0] == "\0" else "\ufffd", text)
+        short = text[:MAX_FILE_BYTES]
+        mend = _UNWANTED.sub(lambda found: "" if found[0] == "\0" else "\ufffd", short)
         mended = mended or mend != text
         mend = mend.strip()
         if any(unicodedata.category(letter) not in _BLANK for letter in mend):
             kept.append(mend)
     return Captions(texts=tuple(kept), mended=mended)
+
+
+def encoding_of(data: bytes) -> str:
+    """UTF-8 with or without a mark, or UTF-16 or UTF-32 where the mark at the beginning says so."""
+    return next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
 
 
 def decode(data: bytes) -> Captions:
@@ -55,7 +61,7 @@ def decode(data: bytes) -> Captions:
     UTF-8 whatever the locale, with or without a byte order mark; UTF-16 and UTF-32 with one. Lines
     end at LF, CR LF or CR, and not at U+2028 and the like.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
+    encoding = encoding_of(data)
     try:
         text, mended = data.decode(encoding), False
     except UnicodeDecodeError:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dalle.data.captions import Captions, clean, read_file
+from dalle.data.caption_files import CaptionFiles
+from dalle.data.captions import Captions, clean
 from dalle.data.pictures import Pictures, Tally
 from dalle.errors import ConfigError
 from dalle.picture_files import EXTENSIONS
@@ -25,6 +26,7 @@ def open_folder(
     keep_empty: bool = False,
     at_least: int | None = None,
     read_texts: bool = True,
+    cache: Path | None = None,
 ) -> Pictures:
     """All pictures below a folder, each with the lines of the .txt of the same name beside it.
 
@@ -42,6 +44,7 @@ def open_folder(
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: as in `Pictures`.
         read_texts: whether the .txt files are opened; else they are as if they were not there.
+        cache: where captions are kept, so that a file is opened once; None keeps none.
 
     Raises:
         DataError: nothing usable is in it.
@@ -56,6 +59,7 @@ def open_folder(
     keys: list[str] = []
     captions: list[tuple[str, ...]] = []
     used: set[str] = set()
+    files = CaptionFiles(root, cache if read_texts else None)
     for key in sorted(found.pictures):
         stem = os.path.splitext(key)[0]
         text = found.texts.get(stem) or found.composed.get(_composed(stem))
@@ -64,10 +68,11 @@ def open_folder(
             beside = _of_class(key, templates)
         elif text is not None:
             used.add(text)
-            beside = _read(root, text, tally)
+            beside = _read(root, text, files, tally)
         if tally.keeps(beside):
             keys.append(key)
             captions.append(beside.texts if beside is not None else ())
+    files.keep()
     for _ in () if templates else set(found.texts.values()) - used:
         tally.add("no_picture")
     return Pictures(
@@ -167,9 +172,9 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _read(root: str, name: str, tally: Tally) -> Captions:
+def _read(root: str, name: str, files: CaptionFiles, tally: Tally) -> Captions:
     try:
-        return read_file(os.path.join(root, path_of(name)))
+        return files.read(name, os.path.join(root, path_of(name)))
     except OSError as error:
         tally.add("unreadable", f"{name!r}: {error.strerror}")
         return Captions(texts=())

@@ -1,6 +1,7 @@
 """Image data sets of the `datasets` package, in a local folder or on the hub."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def open_dataset(
     split: str = "train",
     config: str | None = None,
     image_column: str | None = None,
-    caption_column: str | None = None,
+    caption_columns: tuple[str, ...] = (),
     keep_empty: bool = False,
     at_least: int | None = None,
 ) -> Pictures:
@@ -41,8 +42,8 @@ def open_dataset(
         image_column: pictures, their files as bytes, or names of files beside the table; by default
             the only one whose feature is `Image`, else the only one of bytes, else the first of
             `IMAGE_COLUMNS`.
-        caption_column: strings or lists of strings; by default the only one, or the first of
-            `CAPTION_COLUMNS`.
+        caption_columns: strings or lists of strings, which are put together, text that repeats
+            once; by default the only column, or the first of `CAPTION_COLUMNS`.
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: as in `Pictures`.
 
@@ -52,11 +53,11 @@ def open_dataset(
     """
     place = str(name)
     data = split_of(load(place, config), split, place)
-    image, caption = columns_of(data, place, image_column, caption_column)
+    image, texts = columns_of(data, place, image_column, caption_columns)
     tally = Tally(place, keep_empty=keep_empty)
     rows: list[int] = []
     captions: list[tuple[str, ...]] = []
-    for row, found in enumerate(_captions(data, caption)):
+    for row, found in enumerate(_captions(data, texts)):
         if tally.keeps(found):
             rows.append(row)
             captions.append(found.texts if found is not None else ())
@@ -110,7 +111,7 @@ def picture_of(value: Any, folder: Path, key: str) -> Path | bytes:
         if value.get("bytes"):
             return bytes(value["bytes"])
         if value.get("path"):
-            return folder / value["path"]
+            return _allowed(folder, str(value["path"]), key)
     elif isinstance(value, bytes) and value:
         return value
     elif isinstance(value, str) and value:
@@ -119,6 +120,17 @@ def picture_of(value: Any, folder: Path, key: str) -> Path | bytes:
         except BadRow as problem:
             raise DataError(f"row {key}: {problem}") from None
     raise DataError(f"row {key} has no picture")
+
+
+def _allowed(folder: Path, name: str, key: str) -> Path:
+    """A file of the data set's own folder, or one that `datasets` has unpacked."""
+    import datasets
+
+    path = Path(os.path.abspath(folder / name))
+    roots = (folder, datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
+    if not any(path.is_relative_to(os.path.abspath(root)) for root in roots):
+        raise DataError(f"row {key}: {name!r} is outside of {str(folder)!r}")
+    return path
 
 
 def folder_of(place: str) -> Path:
@@ -140,6 +152,7 @@ def load(place: str, config: str | None, *, streaming: bool = False) -> Any:
             saved = datasets.load_from_disk(place)
             return _streamed(saved) if streaming else saved
         if Path(place).is_file():
+            _check_rows(place)
             return datasets.load_dataset("parquet", data_files=place, streaming=streaming)
         check_card(Path(place))
         return datasets.load_dataset(place, config, streaming=streaming)
@@ -147,6 +160,14 @@ def load(place: str, config: str | None, *, streaming: bool = False) -> Any:
         # What it says first of a damaged file is that there was an error.
         reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"`datasets` cannot load {place!r}: {reason[0]}") from None
+
+
+def _check_rows(place: str) -> None:
+    """`datasets` stumbles over a table without rows, and does not say so."""
+    from pyarrow import parquet
+
+    if parquet.read_metadata(place).num_rows == 0:
+        raise ValueError("it has no rows")
 
 
 def _streamed(saved: Any) -> Any:
@@ -173,9 +194,9 @@ def split_of(data: Any, split: str, place: str) -> Any:
 
 
 def columns_of(
-    data: Any, place: str, image: str | None, caption: str | None
-) -> tuple[str, str | None]:
-    """The columns of pictures and of captions: those asked for, or those that there are.
+    data: Any, place: str, image: str | None, captions: tuple[str, ...]
+) -> tuple[str, tuple[str, ...]]:
+    """The column of pictures and those of captions: those asked for, or those that there are.
 
     Raises:
         ConfigError: there are none, or it has to be said which.
@@ -191,19 +212,20 @@ def columns_of(
     texts = [name for name in texts if name not in pictures]
     listed = f"{place!r} has the columns {', '.join(features)}"
     fitting_images = [*decoded, *stored, *named]
-    for name, fitting, what in ((image, fitting_images, "pictures"), (caption, texts, "text")):
-        if name is not None and name not in fitting:
+    asked = [(image, fitting_images, "pictures")] if image is not None else []
+    for name, fitting, what in [*asked, *((caption, texts, "text") for caption in captions)]:
+        if name not in fitting:
             raise ConfigError(f"{listed}; {name!r} is no column of {what}")
     if image is None and len(pictures) != 1:
         raise ConfigError(
             f"{listed}; {len(pictures)} of them hold pictures. "
             + ("Say which to use" if pictures else "A data set of pictures is needed")
         )
-    if caption is None and len(texts) > 1:
-        caption = next((name for name in CAPTION_COLUMNS if name in texts), None)
-        if caption is None:
+    if not captions and len(texts) > 1:
+        captions = tuple(name for name in CAPTION_COLUMNS if name in texts)[:1]
+        if not captions:
             raise ConfigError(f"{listed}; several hold text: say which has the captions")
-    return image or pictures[0], caption or (texts[0] if texts else None)
+    return image or pictures[0], captions or tuple(texts)
 
 
 def _is_bytes(kind: Any) -> bool:
@@ -221,12 +243,17 @@ def _is_text(kind: Any) -> bool:
     return isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string")
 
 
-def _captions(data: "datasets.Dataset", column: str | None) -> Iterator[Captions | None]:
-    if column is None:
+def texts_of(values: Iterable[Any]) -> Captions | None:
+    """The captions in cells: strings and lists of strings. None where all of them are empty."""
+    lists = (value if isinstance(value, list) else [value] for value in values)
+    texts = [text for some in lists for text in some if isinstance(text, str)]
+    return clean(dict.fromkeys(texts)) if texts else None
+
+
+def _captions(data: "datasets.Dataset", columns: tuple[str, ...]) -> Iterator[Captions | None]:
+    if not columns:
         yield from (None for _ in range(len(data)))
         return
-    for batch in data.select_columns([column]).with_format(None).iter(batch_size=1000):
-        for value in batch[column]:
-            some = value if isinstance(value, list) else [value]
-            texts = [text for text in some if text is not None]
-            yield clean(texts) if texts else None
+    for batch in data.select_columns(list(columns)).with_format(None).iter(batch_size=1000):
+        for row in zip(*(batch[name] for name in columns), strict=True):
+            yield texts_of(row)

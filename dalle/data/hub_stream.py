@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dalle.data.captions import clean
-from dalle.data.hub import columns_of, folder_of, load, picture_of, split_of, undecoded
+from dalle.data.hub import columns_of, folder_of, load, picture_of, split_of, texts_of, undecoded
 from dalle.data.order import permutation
 from dalle.errors import DataError
 from dalle.picture_files import open_image
@@ -27,7 +26,7 @@ class HubStream:
     Args:
         data: as `datasets` streams it.
         place: what it is called.
-        image, caption: its columns.
+        image, captions: its columns.
         keep_empty: whether pictures without a caption are used, with no captions.
         at_least: the shorter side that is needed, in pixels.
     """
@@ -38,16 +37,15 @@ class HubStream:
         *,
         place: str,
         image: str,
-        caption: str | None,
+        captions: tuple[str, ...],
         keep_empty: bool,
         at_least: int | None,
     ) -> None:
-        columns = [image] if caption is None else [image, caption]
-        self._data = undecoded(data.select_columns(columns), image)
+        self._data = undecoded(data.select_columns([image, *captions]), image)
         self._place = place
         self._folder = folder_of(place)
         self._image = image
-        self._caption = caption
+        self._captions = captions
         self._keep_empty = keep_empty
         self._at_least = at_least
 
@@ -74,11 +72,13 @@ class HubStream:
             part = self._data.shard(num_shards=self._data.num_shards, index=shard)
             try:
                 for number, row in enumerate(part):
-                    captions = self._captions(row)
+                    found = texts_of(row[name] for name in self._captions)
+                    captions = () if found is None else found.texts
                     if captions or self._keep_empty:
+                        whole = shard * _ROWS + number
                         yield StreamRow(
-                            number=shard * _ROWS + number,
-                            key=f"{shard}/{number}",
+                            number=whole,
+                            key=self.key(whole),
                             value=row[self._image],
                             captions=captions,
                         )
@@ -92,15 +92,10 @@ class HubStream:
         image = open_image(file, name=name, at_least=self._at_least)
         return Sample(key=row.key, image=image, captions=row.captions)
 
-    def first_captions(self, count: int) -> Iterator[str]:
-        """The captions of the first rows, as many as that."""
-        for _, row in zip(range(count), self.rows(seed=0, epoch=0), strict=False):
-            yield from row.captions
-
-    def _captions(self, row: dict[str, Any]) -> tuple[str, ...]:
-        value = None if self._caption is None else row[self._caption]
-        some = value if isinstance(value, list) else [value]
-        return clean(text for text in some if isinstance(text, str)).texts
+    def key(self, number: int) -> str:
+        """The key of the row of that number."""
+        shard, row = divmod(number, _ROWS)
+        return f"{shard}/{row}"
 
 
 def open_stream(
@@ -109,7 +104,7 @@ def open_stream(
     split: str = "train",
     config: str | None = None,
     image_column: str | None = None,
-    caption_column: str | None = None,
+    caption_columns: tuple[str, ...] = (),
     keep_empty: bool = False,
     at_least: int | None = None,
 ) -> HubStream:
@@ -117,12 +112,12 @@ def open_stream(
     data = split_of(load(place, config, streaming=True), split, place)
     if data.features is None:
         data = data._resolve_features()
-    image, caption = columns_of(data, place, image_column, caption_column)
+    image, captions = columns_of(data, place, image_column, caption_columns)
     return HubStream(
         data,
         place=place,
         image=image,
-        caption=caption,
+        captions=captions,
         keep_empty=keep_empty,
         at_least=at_least,
     )

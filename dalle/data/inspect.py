@@ -14,10 +14,9 @@ import numpy as np
 
 from dalle.data.duplicates import exact_hash, mean_colour, near_hash, near_pairs, repeats
 from dalle.data.loader import sort_of_reason
-from dalle.data.order import permutation
-from dalle.data.split import captions_at, key_at
+from dalle.data.mixed_stream import NumberedStream
 from dalle.errors import DataError
-from dalle.protocols import Sample, Source
+from dalle.protocols import Source, Stream, StreamRow
 from dalle.tokenizers.text import TextTokenizer
 
 CHUNK = 32
@@ -27,6 +26,7 @@ SEED = 0
 
 _LOOKED = np.dtype(
     [
+        ("number", "<i8"),
         ("readable", "?"),
         ("width", "<i4"),
         ("height", "<i4"),
@@ -38,7 +38,7 @@ _LOOKED = np.dtype(
         ("colour", "u1", (3,)),
     ]
 )
-"""What is kept of a sample: 44 bytes, whatever its size."""
+"""What is kept of a sample: 52 bytes, whatever its size."""
 
 Looked = tuple[np.ndarray, dict[str, str]]
 """Rows of some samples, and what is wrong with those that cannot be read, by key."""
@@ -49,7 +49,8 @@ class Findings:
     """What a look through a data set gave."""
 
     looked_at: int
-    of: int
+    of: int | None
+    """None of a stream, which does not say."""
     unreadable: dict[str, int]
     """How many, by what is wrong with them."""
     bad: dict[str, str]
@@ -85,21 +86,32 @@ ASPECTS = (0.0, 0.25, 0.5, 0.8, 1.25, 2.0, 4.0, float("inf"))
 class Inspection:
     """Looks at samples in a random order, so that what it found so far stands for all."""
 
-    source: Source
+    source: Source | Stream
     tokenizer: TextTokenizer
     room: int
     """Tokens that a model has slots for."""
     processes: int = 1
     most: int | None = None
     """Look at so many only."""
-    _rows: np.ndarray = field(init=False)
+    _rows: list[np.ndarray] = field(default_factory=list, init=False)
     _bad: dict[str, str] = field(default_factory=dict, init=False)
-    _done: int = field(default=0, init=False)
-    _order: np.ndarray = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._order = permutation(SEED, 0, len(self.source))[: self.most]
-        self._rows = np.zeros(len(self._order), dtype=_LOOKED)
+    @property
+    def total(self) -> int | None:
+        """How many samples will be looked at; None where that is not known."""
+        if isinstance(self.source, Stream):
+            return self.most
+        return min(len(self.source), self.most or len(self.source))
+
+    def _chunks(self) -> Iterator[list[StreamRow]]:
+        rows = itertools.islice(self._stream.rows(seed=SEED, epoch=0), self.most)
+        while chunk := list(itertools.islice(rows, CHUNK)):
+            yield chunk
+
+    @property
+    def _stream(self) -> Stream:
+        source = self.source
+        return source if isinstance(source, Stream) else NumberedStream(source)
 
     def run(self, progress: Callable[[int], object]) -> Iterator[int]:
         """Look on; gives the number of samples looked at so far, again and again.
@@ -107,18 +119,18 @@ class Inspection:
         Raises:
             DataError: a process died over a picture.
         """
-        chunks = (self._order[i : i + CHUNK] for i in range(0, len(self._order), CHUNK))
-        looked: Iterator[Looked] = map(_Look(self.source, self.tokenizer), chunks)
+        chunks, done = self._chunks(), 0
+        looked: Iterator[Looked] = map(_Look(self._stream, self.tokenizer), chunks)
         if self.processes > 1:
             looked = self._in_processes(chunks)
         for rows, bad in looked:
-            self._rows[self._done : self._done + len(rows)] = rows
+            self._rows.append(rows)
             self._bad |= bad
-            self._done += len(rows)
+            done += len(rows)
             progress(len(rows))
-            yield self._done
+            yield done
 
-    def _in_processes(self, chunks: Iterator[np.ndarray]) -> Iterator[Looked]:
+    def _in_processes(self, chunks: Iterator[list[StreamRow]]) -> Iterator[Looked]:
         # A fork shares the listing of the data, which may be large.
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
@@ -127,7 +139,7 @@ class Inspection:
             self.processes,
             mp_context=context,
             initializer=_prepare,
-            initargs=(_Look(self.source, self.tokenizer),),
+            initargs=(_Look(self._stream, self.tokenizer),),
         ) as pool:
             waiting: deque[Future[Looked]] = deque()
             try:
@@ -145,11 +157,12 @@ class Inspection:
 
     def findings(self) -> Findings:
         """What was found so far."""
-        rows, order = self._rows[: self._done], self._order[: self._done]
+        stream = self._stream
+        rows = np.concatenate([np.zeros(0, dtype=_LOOKED), *self._rows])
         good = np.flatnonzero(rows["readable"])
 
         def key(place: int) -> str:
-            return key_at(self.source, int(order[good[place]]))
+            return stream.key(int(rows["number"][good[place]]))
 
         first = repeats(rows["exact"][good])
         again = np.flatnonzero(first != np.arange(len(good)))
@@ -158,8 +171,8 @@ class Inspection:
         _, place, counts = np.unique(rows["stem"], return_index=True, return_counts=True)
         told = place[counts > 1][:EXAMPLES]
         return Findings(
-            looked_at=self._done,
-            of=len(self.source),
+            looked_at=len(rows),
+            of=None if isinstance(self.source, Stream) else len(self.source),
             unreadable=dict(Counter(map(sort_of_reason, self._bad.values())).most_common()),
             bad=dict(self._bad),
             without_caption=int((rows["captions"] == 0).sum()),
@@ -169,7 +182,7 @@ class Inspection:
             too_long=int((rows["tokens"] > self.room).sum()),
             same=[(key(int(i)), key(int(first[i]))) for i in again],
             near=[(key(int(alone[a])), key(int(alone[b]))) for a, b in near],
-            same_name=[key_at(self.source, int(order[i])) for i in told],
+            same_name=[stream.key(number) for number in rows["number"][told].tolist()],
             num_same_name=int(counts[counts > 1].sum()),
         )
 
@@ -177,26 +190,22 @@ class Inspection:
 class _Look:
     """Opens samples, and says of each what is kept."""
 
-    def __init__(self, source: Source, tokenizer: TextTokenizer) -> None:
+    def __init__(self, source: Stream, tokenizer: TextTokenizer) -> None:
         self._source = source
         self._tokenizer = tokenizer
 
-    def __call__(self, indices: np.ndarray) -> Looked:
-        rows, bad = np.zeros(len(indices), dtype=_LOOKED), dict[str, str]()
-        for row, index in zip(rows, map(int, indices), strict=True):
-            key = key_at(self._source, index)
-            stem = os.path.splitext(key.rpartition("/")[2])[0]
-            row["stem"] = _hash(stem)
+    def __call__(self, chunk: list[StreamRow]) -> Looked:
+        rows, bad = np.zeros(len(chunk), dtype=_LOOKED), dict[str, str]()
+        for row, one in zip(rows, chunk, strict=True):
+            row["number"] = one.number
+            row["stem"] = _hash(os.path.splitext(one.key.rpartition("/")[2])[0])
+            lengths = [len(self._tokenizer.encode(text)) for text in one.captions]
+            row["captions"], row["tokens"] = len(lengths), max(lengths, default=0)
             try:
-                captions = captions_at(self._source, index)
-                lengths = [len(self._tokenizer.encode(text)) for text in captions]
-                row["captions"], row["tokens"] = len(captions), max(lengths, default=0)
-                sample = self._source[index]
+                image = self._source.sample(one).image
             except DataError as error:
-                bad[key] = str(error)
+                bad[one.key] = str(error)
                 continue
-            assert isinstance(sample, Sample)
-            image = sample.image
             row["width"], row["height"] = image.size
             row["exact"], row["near"] = exact_hash(image), near_hash(image)
             row["colour"] = mean_colour(image)
@@ -212,8 +221,8 @@ def _prepare(look: _Look) -> None:
     _LOOKS.append(look)
 
 
-def _look(indices: np.ndarray) -> Looked:
-    return _LOOKS[-1](indices)
+def _look(chunk: list[StreamRow]) -> Looked:
+    return _LOOKS[-1](chunk)
 
 
 def _hash(text: str) -> int:

@@ -51,7 +51,8 @@ class Loader:
         seed: of the order and of the samples' generators.
         rank, world: which share of each batch this is.
         micro_batches: how many parts the share is read in.
-        num_workers: processes that read; 0 reads here.
+        num_workers: processes that read, each two parts ahead; 0 reads here.
+        pinned: whether arrays are put where a GPU fetches them by itself.
         start_step: the first step to give.
         bad_samples: JSON-lines file that damaged samples are appended to.
         max_bad_fraction: in [0, 1].
@@ -73,6 +74,7 @@ class Loader:
         world: int = 1,
         micro_batches: int = 1,
         num_workers: int = 0,
+        pinned: bool = False,
         start_step: int = 0,
         bad_samples: Path | None = None,
         max_bad_fraction: float = 0.01,
@@ -99,6 +101,7 @@ class Loader:
             micro_batches=micro_batches,
         )
         self._num_workers = num_workers
+        self._pinned = pinned
         self._start_step = start_step
         self._bad_samples = bad_samples
         self._max_bad_fraction = max_bad_fraction
@@ -127,11 +130,13 @@ class Loader:
 
     def _read(self, items: Iterator[Any]) -> Generator[Part]:
         if self._num_workers == 0:
-            return (self._parts[item] for item in items)
+            read = (self._parts[item] for item in items)
+            return (part.pin_memory() for part in read) if self._pinned else read
         return read_in_workers(
             self._parts,
             items,
             num_workers=self._num_workers,
+            pinned=self._pinned,
             timeout=self._timeout,
         )
 

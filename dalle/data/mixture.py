@@ -7,9 +7,9 @@ import numpy as np
 
 from dalle.data.order import permutation
 from dalle.data.pictures import Pictures, Report
-from dalle.data.split import Subset, captions_at, key_at, mark_at
+from dalle.data.split import Subset, captions_at, key_at, origin_of
 from dalle.errors import ConfigError
-from dalle.protocols import EncodedSample, Sample, Source
+from dalle.protocols import EncodedSample, Sample, Source, Stream
 
 MIX = "mix:"
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?)\*(.+)", re.DOTALL)
@@ -37,10 +37,9 @@ class Chain:
         """The captions of a sample, without its picture being decoded where that is possible."""
         return captions_at(*self._at(index))
 
-    def mark(self, index: int) -> str:
-        """What changes when the file of a sample does."""
-        source, within = self._at(index)
-        return mark_at(source, within)
+    def origin(self, index: int) -> tuple[Source, int]:
+        """Where a sample is from: a source, and its number there."""
+        return origin_of(*self._at(index))
 
     def _at(self, index: int) -> tuple[Source, int]:
         if not 0 <= index < len(self):
@@ -50,13 +49,13 @@ class Chain:
         return source, index - int(self._ends[number]) + len(source)
 
 
-def reports(source: Source) -> list[Report]:
+def reports(source: Source | Stream) -> list[Report]:
     """What was found in a data set, or in each one that it is made of."""
-    if isinstance(source, Subset):
-        return reports(source.source)
-    if isinstance(source, Chain):
-        return [report for part in source.sources for report in reports(part)]
-    return [source.report] if isinstance(source, Pictures) else []
+    if isinstance(source, Pictures):
+        return [source.report]
+    whole = getattr(source, "source", None)
+    parts = getattr(source, "sources", ()) if whole is None else (whole,)
+    return [report for part in parts for report in reports(part)]
 
 
 def mixture_parts(spec: str) -> list[tuple[float, str]]:

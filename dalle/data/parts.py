@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -43,6 +43,11 @@ class Part:
     arrays: dict[str, Tensor]
     unused: tuple[Unused, ...] = ()
     error: DalleError | None = None
+
+    def pin_memory(self) -> "Part":
+        """With arrays that a GPU fetches by itself."""
+        pinned = {name: array.pin_memory() for name, array in self.arrays.items()}
+        return replace(self, arrays=pinned)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dalle.data.captions import Captions, PackedTexts
 from dalle.errors import DataError
-from dalle.picture_files import open_image
+from dalle.picture_files import open_image, read_bytes
 from dalle.protocols import Sample
 
 SUPPORTED = (
@@ -114,10 +114,28 @@ class Pictures:
         return len(self._keys)
 
     def __getitem__(self, index: int, /) -> Sample:
-        key = self.key(index)
-        name = f"{self.report.place}: {key}"
-        image = open_image(self._load(index, key), name=name, at_least=self._at_least)
-        return Sample(key=key, image=image, captions=self.captions(index))
+        return self.decoded(index, self.data(index))
+
+    def data(self, index: int) -> bytes:
+        """The file of a picture as it is.
+
+        Raises:
+            DataError: it cannot be read, or is too long.
+        """
+        file = self._load(index, self.key(index))
+        return file if isinstance(file, bytes) else read_bytes(file, name=self._name(index))
+
+    def decoded(self, index: int, data: bytes) -> Sample:
+        """The sample of which `data` has the picture.
+
+        Raises:
+            DataError: it is damaged, or no picture.
+        """
+        image = open_image(data, name=self._name(index), at_least=self._at_least)
+        return Sample(key=self.key(index), image=image, captions=self.captions(index))
+
+    def _name(self, index: int) -> str:
+        return f"{self.report.place}: {self.key(index)}"
 
     def key(self, index: int) -> str:
         """The name of a picture, without opening it."""
@@ -145,7 +163,7 @@ class Pictures:
             info = file.stat()
         except OSError as error:
             raise DataError(f"{str(file)!r} cannot be read: {error.strerror}") from None
-        return f"{info.st_size}/{info.st_mtime_ns}"
+        return f"{info.st_size}/{info.st_mtime_ns}/{info.st_ctime_ns}"
 
 
 class Tally:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from dalle.data.chosen_rows import ChosenRows
 from dalle.data.split import Subset, key_at
 from dalle.errors import DataError, InputError
-from dalle.protocols import Source
+from dalle.protocols import Source, Stream
 
 
 def write_quarantine(path: Path, reasons: Mapping[str, str]) -> None:
@@ -35,17 +37,23 @@ def read_quarantine(path: Path) -> dict[str, str]:
     return found
 
 
-def without(source: Source, quarantine: str | None) -> Source:
+def without(source: Source | Stream, quarantine: str | None) -> Source | Stream:
     """A source without the samples whose keys a list has; no list leaves nothing out.
 
     Raises:
         InputError: the list cannot be read.
-        DataError: nothing would be left.
+        DataError: nothing would be left, as far as that is known.
     """
     if quarantine is None:
         return source
     listed = read_quarantine(Path(quarantine).expanduser())
+    if isinstance(source, Stream):
+        return ChosenRows(source, partial(_is_no_key_of, listed))
     kept = [index for index in range(len(source)) if key_at(source, index) not in listed]
     if not kept:
         raise DataError(f"all samples are in the quarantine list {quarantine!r}")
     return Subset(source, kept)
+
+
+def _is_no_key_of(listed: Mapping[str, str], key: str) -> bool:
+    return key not in listed

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dalle.data.captions import MAX_FILE_BYTES
+from dalle.data.captions import MAX_FILE_BYTES, encoding_of
 from dalle.errors import DataError
 from dalle.picture_files import EXTENSIONS
 
@@ -63,11 +63,12 @@ def read_json(file: Path) -> Any:
         size = file.stat().st_size
         if size > MAX_JSON_BYTES:
             raise DataError(f"{str(file)!r} has {size} bytes; JSON lines (.jsonl) have no limit")
-        return json.loads(file.read_bytes().decode("utf-8-sig"))
+        data = file.read_bytes()
+        return json.loads(data.decode(encoding_of(data)))
     except OSError as error:
         raise DataError(f"cannot read {str(file)!r}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{str(file)!r} is not UTF-8") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{str(file)!r} is not {error.encoding.upper()}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{str(file)!r} is not JSON: {error}") from None
 
@@ -115,7 +116,9 @@ def _parse(line: bytes) -> dict[str, Any] | str:
 
 def _separated(file: Path, joins: tuple[str, ...]) -> Iterator[Row]:
     delimiter = DELIMITERS[file.suffix.lower()]
-    with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+    with file.open("rb") as beginning:
+        encoding = encoding_of(beginning.read(4))
+    with file.open(encoding=encoding, errors="replace", newline="") as stream:
         # Between tabs a quote is mostly just a quote, and a lone one would swallow what follows.
         lines = _short_lines(stream)
         if delimiter == ",":

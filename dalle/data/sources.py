@@ -1,5 +1,6 @@
 """Data sets by name: what lies there decides how it is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,8 @@ from urllib.parse import parse_qsl
 from dalle.data.coco import is_coco, open_coco
 from dalle.data.folder import open_folder
 from dalle.data.hub import SAVED_MARKS, open_dataset
-from dalle.data.hub_stream import HubStream, open_stream
+from dalle.data.hub_stream import open_stream
+from dalle.data.mixed_stream import MixedStream, NumberedStream
 from dalle.data.mixture import MIX, mixture_parts, open_mixture
 from dalle.data.pictures import SUPPORTED, Pictures
 from dalle.data.remote import is_remote
@@ -18,7 +20,7 @@ from dalle.data.shards import shards_of
 from dalle.data.tables import EXTENSIONS, FILE_NAMES, pictures_of_rows
 from dalle.data.tars import open_tars
 from dalle.errors import ConfigError, DataError, InputError
-from dalle.protocols import Source
+from dalle.protocols import Source, Stream
 
 HUB = "hub:"
 BUILT_IN = {"shapes": False, "shapes:heldout": True}
@@ -35,6 +37,7 @@ class _Reading:
     keep_empty: bool
     at_least: int | None
     captions: bool
+    cache: Path | None
 
 
 def open_source(
@@ -46,11 +49,13 @@ def open_source(
     num_samples: int = 100_000,
     size: int = 64,
     seed: int = 0,
-) -> Source | HubStream:
+    cache: Path | None = None,
+) -> Source | Stream:
     """Open a data set. The first rule that fits decides:
 
     1. `shapes`, `shapes:heldout`: the built-in pictures;
-    2. `mix:2*A+1*B`: the data sets A and B, two pictures of A to each of B;
+    2. `mix:2*A+1*B`: the data sets A and B, two pictures of A to each of B; a `Stream` where one
+       of them is;
     3. `hub:NAME`: a data set of the `datasets` package, on the hub or in the folder NAME; with
        `?stream=yes` a `Stream`;
     4. a name or an http(s) address that ends in .tar: an archive; with braces (`{000..017}`,
@@ -74,6 +79,7 @@ def open_source(
         captions: whether the text files beside the pictures of a folder are opened; else they are
             as if they were not there.
         num_samples, size, seed: of the built-in pictures.
+        cache: where the captions of folders are kept; None keeps none.
 
     Raises:
         InputError: there is no such path.
@@ -92,9 +98,10 @@ def open_source(
             num_samples=num_samples,
             size=size,
             seed=seed,
+            cache=cache,
         )
         parts = [(weight, opened(part)) for weight, part in mixture_parts(name)]
-        return open_mixture([(weight, numbered(part, name)) for weight, part in parts])
+        return _mixed(parts)
     place, options = split_options(name)
     if place.startswith(HUB) and _one(options, "stream") == "yes":
         taken = _only(options, ("stream", *_OF_DATASETS), place)
@@ -103,22 +110,30 @@ def open_source(
             split=_one(taken, "split") or "train",
             config=_one(taken, "config"),
             image_column=_one(taken, "image"),
-            caption_column=_one(taken, "caption"),
+            caption_columns=taken.get("caption", ()),
             keep_empty=keep_empty,
             at_least=at_least,
         )
-    return _open(
-        place, options, _Reading(keep_empty=keep_empty, at_least=at_least, captions=captions)
-    )
+    reading = _Reading(keep_empty=keep_empty, at_least=at_least, captions=captions, cache=cache)
+    return _open(place, options, reading)
 
 
-def numbered(source: Source | HubStream, spec: str) -> Source:
+def _mixed(parts: Sequence[tuple[float, Source | Stream]]) -> Source | Stream:
+    """A stream where one of the parts is."""
+    if any(isinstance(part, Stream) for _, part in parts):
+        return MixedStream(
+            [(w, part if isinstance(part, Stream) else NumberedStream(part)) for w, part in parts]
+        )
+    return open_mixture([(w, part) for w, part in parts if not isinstance(part, Stream)])
+
+
+def numbered(source: Source | Stream, spec: str) -> Source:
     """A data set whose samples have numbers, which a stream's have not.
 
     Raises:
         ConfigError: it is a stream.
     """
-    if isinstance(source, HubStream):
+    if isinstance(source, Stream):
         raise ConfigError(
             f"{spec!r} is a stream, which can only be trained on as it comes: leave out "
             "stream=yes, so that it is downloaded"
@@ -185,6 +200,7 @@ def _open_folder(path: Path, options: dict[str, tuple[str, ...]], reading: _Read
             keep_empty=reading.keep_empty,
             at_least=reading.at_least,
             read_texts=reading.captions,
+            cache=reading.cache,
         )
     except DataError as error:
         tables = (file for name in FILE_NAMES for file in sorted(path.glob(f"*/{name}")))
@@ -214,7 +230,7 @@ def _open_dataset(place: str, options: dict[str, tuple[str, ...]], reading: _Rea
         split=_one(taken, "split") or "train",
         config=_one(taken, "config"),
         image_column=_one(taken, "image"),
-        caption_column=_one(taken, "caption"),
+        caption_columns=taken.get("caption", ()),
         keep_empty=reading.keep_empty,
         at_least=reading.at_least,
     )

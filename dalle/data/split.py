@@ -36,6 +36,10 @@ class Subset:
         """The captions of a sample, without its picture being decoded where that is possible."""
         return captions_at(self.source, self._at(index))
 
+    def origin(self, index: int) -> tuple[Source, int]:
+        """Where a sample is from: a source, and its number there."""
+        return origin_of(self.source, self._at(index))
+
     def _at(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -70,7 +74,7 @@ def split_held_out(
     """
     size = len(source)
     hashes = np.fromiter(
-        (_hash(key_at(source, i), seed) for i in range(size)), dtype=np.uint64, count=size
+        (hash_of_key(key_at(source, i), seed) for i in range(size)), dtype=np.uint64, count=size
     )
     distinct = np.unique(hashes)
     if len(distinct) < 2:
@@ -104,22 +108,28 @@ def captions_at(source: Source, index: int) -> tuple[str, ...]:
     return captions(index) if callable(captions) else source[index].captions
 
 
+def origin_of(source: Source, index: int) -> tuple[Source, int]:
+    """The data set that a sample of a part or a mixture is from, and its number there."""
+    origin = getattr(source, "origin", None)
+    return origin(index) if callable(origin) else (source, index)
+
+
 def mark_at(source: Source, index: int) -> str:
     """What changes when a sample's file does, told by a source that `is_marked`.
 
     Raises:
         DataError: the file is gone.
     """
-    if isinstance(source, Subset):
-        return mark_at(source.source, int(source.indices[index]))
-    return str(source.mark(index))  # type: ignore[attr-defined]
+    whole, number = origin_of(source, index)
+    return str(whole.mark(number))  # type: ignore[attr-defined]
 
 
 def is_marked(source: Source) -> bool:
-    """Whether a source tells when its samples change."""
+    """Whether a source tells when its samples change, in all its parts."""
     if isinstance(source, Subset):
         return is_marked(source.source)
-    return all(map(is_marked, getattr(source, "sources", ()))) and hasattr(source, "mark")
+    parts = getattr(source, "sources", None)
+    return hasattr(source, "mark") if parts is None else all(map(is_marked, parts))
 
 
 def all_captions(source: Source) -> Iterator[str]:
@@ -131,6 +141,7 @@ def all_captions(source: Source) -> Iterator[str]:
             continue
 
 
-def _hash(key: str, seed: int) -> int:
+def hash_of_key(key: str, seed: int) -> int:
+    """What decides on which side of a split a sample is: in [0, 2**64)."""
     data = f"{seed}/{os.path.splitext(key)[0]}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")

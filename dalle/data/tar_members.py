@@ -74,7 +74,8 @@ def members(stream: Stream, *, size: int) -> Iterator[Member]:
             given |= _given(kind, stream.read(length))
         elif kind not in (_LONG_LINK, _GLOBAL):
             name = _name(header, given)
-            yield Member(name=name, offset=start, size=length, regular=kind in _REGULAR)
+            regular = kind in _REGULAR and "sparse" not in given
+            yield Member(name=name, offset=start, size=length, regular=regular)
             given = {}
         data = 0 if kind in _WITHOUT_DATA else length
         position = start + (data + BLOCK - 1) // BLOCK * BLOCK
@@ -118,7 +119,7 @@ def _text(name: bytes) -> str:
 
 
 def _given(kind: bytes, data: bytes) -> dict[str, str]:
-    """What a header in front of a member says of it: its name and size, and nothing else."""
+    """What a header in front of a member says of it: its name, size, and whether it is sparse."""
     if kind == _LONG_NAME:
         return {"path": _text(data.split(b"\0")[0])}
     fields: dict[str, str] = {}
@@ -129,6 +130,8 @@ def _given(kind: bytes, data: bytes) -> dict[str, str]:
         name, _, value = data[len(length) + 1 : int(length)].rstrip(b"\n").partition(b"=")
         if name in (b"path", b"size"):
             fields[name.decode()] = _text(value)
+        elif name.startswith(b"GNU.sparse."):
+            fields["sparse"] = ""
         data = data[int(length) :]
     return fields
 

@@ -112,7 +112,7 @@ def mark_of_shard(shard: str) -> str:
         info = os.stat(path_of(shard))
     except OSError as error:
         raise DataError(f"{shard!r} cannot be read: {error.strerror}") from None
-    return f"{info.st_size}/{info.st_mtime_ns}"
+    return f"{info.st_size}/{info.st_mtime_ns}/{info.st_ctime_ns}"
 
 
 def _listings(shards: Sequence[str], image: str | None, caption: str | None) -> Iterator[Listing]:

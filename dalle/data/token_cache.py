@@ -1,11 +1,4 @@
-"""Codes of pictures on the disk: each picture is tokenized once, for all runs that want the same.
-
-    CACHE/<tokenizer and transform>/<samples>.npy     codes, samples x views x rows x cols
-                                    <samples>.json    samples that could not be read, and why
-
-Both names are hashes of content, so that nothing is ever stale: another tokenizer or transform
-leads to another folder, and samples that were added or changed to other files.
-"""
+"""A data set as codes (or vectors) and token ids on the disk, made once for all runs."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,18 +9,40 @@ import numpy as np
 
 from dalle.data import token_files
 from dalle.data.split import Subset, captions_at, key_at, mark_at
-from dalle.data.token_files import Making, fill
+from dalle.data.token_files import Making, Span, fill
+from dalle.data.token_store import Store
+from dalle.data.token_texts import CachedTexts, cached_texts
 from dalle.errors import DataError
 from dalle.protocols import EncodedSample, Source
+from dalle.tokenizers.text import TextTokenizer
 
 
 class CachedCodes:
-    """A source of codes that lie on the disk, mapped into memory, with the captions of another."""
+    """A source of codes that lie on the disk, mapped into memory, with the captions of another.
 
-    def __init__(self, source: Source, files: Sequence[Path]) -> None:
+    Args:
+        source: whose pictures and captions they are.
+        store: has the codes, or what else is in their place.
+        places: number of the file and of the row of each sample, n x 2; -1 where there is none.
+        damaged: what is wrong with those.
+        texts: the captions as ids; None where they were not asked for.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        store: Store,
+        *,
+        places: np.ndarray,
+        damaged: dict[int, str],
+        texts: CachedTexts | None,
+    ) -> None:
         self.source = source
-        self._files = tuple(files)
-        self._open: dict[int, tuple[np.ndarray, dict[str, str]]] = {}
+        self._store = store
+        self._places = places
+        self._damaged = damaged
+        self._texts = texts
+        self._open: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.source)
@@ -35,20 +50,16 @@ class CachedCodes:
     def __getitem__(self, index: int, /) -> EncodedSample:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        number, within = divmod(index, token_files.SHARD)
+        if index in self._damaged:
+            raise DataError(self._damaged[index])
+        number, row = map(int, self._places[index])
         if number not in self._open:
-            file = self._files[number]
-            try:
-                codes = np.load(file, mmap_mode="r", allow_pickle=False)
-                damaged = json.loads(file.with_suffix(".json").read_text("utf-8"))
-            except (OSError, ValueError) as error:
-                raise DataError(f"{file} of the token cache cannot be read: {error}") from None
-            self._open[number] = (codes, damaged)
-        codes, damaged = self._open[number]
-        if str(within) in damaged:
-            raise DataError(damaged[str(within)])
+            self._open[number] = self._store.made(number)
         return EncodedSample(
-            key=self.key(index), codes=np.asarray(codes[within]), captions=self.captions(index)
+            key=self.key(index),
+            codes=np.asarray(self._open[number][row]),
+            captions=self.captions(index),
+            token_ids=None if self._texts is None else self._texts[index],
         )
 
     def key(self, index: int) -> str:
@@ -62,9 +73,10 @@ class CachedCodes:
 
 def cached_codes(
     source: Source,
-    encoding: Making,
+    making: Making,
     folder: Path,
     *,
+    text: TextTokenizer | None = None,
     part: int = 0,
     parts: int = 1,
     say: Callable[[str], None] = lambda _: None,
@@ -73,11 +85,13 @@ def cached_codes(
     """The source as codes, of which those that are not in the cache yet are made.
 
     Several processes may do this at once: each makes its share of the files, and what a process
-    that is gone leaves is made by the others. A file is there whole or not at all.
+    that is gone leaves is made by the others. A picture whose name, size and dates are those of
+    an earlier time is not opened; any other one is read, and encoded if its bytes are new.
 
     Args:
         source: one that `is_marked`.
         folder: the cache.
+        text: the captions become its ids, too.
         part, parts: which share is this process's.
         say: told how much room the codes take, where some are missing.
         progress: called with the number of samples that are done.
@@ -85,27 +99,55 @@ def cached_codes(
     Raises:
         SaveError: there is too little room.
     """
-    place = None
+    again = None
     if isinstance(source, Subset):  # in which samples may repeat
-        distinct, place = np.unique(source.indices, return_inverse=True)
+        distinct, again = np.unique(source.indices, return_inverse=True)
         source = Subset(source.source, distinct)
-    files = _files(source, encoding, folder)
-    fill(source, encoding, files, part, parts, say, progress)
-    codes = CachedCodes(source, files)
-    return codes if place is None else Subset(codes, place)
+    store = Store(folder / making.name())
+    spans = _spans(source)
+    fill(source, making, store, spans, part, parts, say, progress)
+    codes = _in_store(source, store, spans, text, folder, first=part / parts)
+    return codes if again is None else Subset(codes, again)
 
 
-def _files(source: Source, encoding: Making, folder: Path) -> list[Path]:
-    """The files that the source's samples are in, one for each `token_files.SHARD` of them."""
-    place = folder / encoding.name()
-    files = []
+def _in_store(
+    source: Source,
+    store: Store,
+    spans: Sequence[Span],
+    text: TextTokenizer | None,
+    folder: Path,
+    *,
+    first: float,
+) -> CachedCodes:
+    store.look()
+    contents: list[str] = []
+    damaged: dict[int, str] = {}
+    for span in spans:
+        seen = store.seen(span.name)
+        if seen is None:
+            raise DataError(f"the token cache in {store.folder} was emptied meanwhile")
+        contents += seen.contents
+        for within, reason in (seen.damaged | seen.unread).items():
+            damaged[span.start + int(within)] = reason
+    places = store.find(contents)
+    lost = [index for index in np.flatnonzero(places[:, 0] < 0).tolist() if index not in damaged]
+    if lost:
+        raise DataError(f"the token cache in {store.folder} lost {len(lost)} pictures meanwhile")
+    texts = None if text is None else cached_texts(source, text, folder / "text", first=first)
+    return CachedCodes(source, store, places=places, damaged=damaged, texts=texts)
+
+
+def _spans(source: Source) -> list[Span]:
+    """The samples in groups that are remembered together, named for their names and marks."""
+    spans = []
     for start in range(0, len(source), token_files.SHARD):
         digest = blake2b(digest_size=16)
-        for index in range(start, min(start + token_files.SHARD, len(source))):
+        size = min(token_files.SHARD, len(source) - start)
+        for index in range(start, start + size):
             try:
                 mark = mark_at(source, index)
             except DataError:
                 mark = "gone"
             digest.update(json.dumps([key_at(source, index), mark]).encode())
-        files.append(place / f"{digest.hexdigest()}.npy")
-    return files
+        spans.append(Span(name=digest.hexdigest(), start=start, size=size))
+    return spans

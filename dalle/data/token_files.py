@@ -1,11 +1,9 @@
-"""Making the files of the token cache, on one process or many."""
+"""Filling the token cache, on one process or many."""
 
-import json
 import math
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,12 +17,16 @@ import torch
 
 from dalle import picture_files
 from dalle.data import transforms
+from dalle.data.cores import usable_cores
+from dalle.data.pictures import Pictures
+from dalle.data.split import origin_of
+from dalle.data.token_store import Seen, Store, content_of
 from dalle.data.tokens import View, encode_pictures
 from dalle.errors import DataError, SaveError
-from dalle.protocols import ImageTokenizer, Sample, Source
+from dalle.protocols import ImageTokenizer, Source
 
 SHARD = 1024
-"""Samples in one file."""
+"""Samples that are remembered together, and the most pictures in one file."""
 READERS = 8
 """Threads that decode pictures, at most; Pillow lets others run meanwhile."""
 GIVE_UP_SECONDS = 60.0
@@ -105,57 +107,76 @@ def bytes_for(making: Making, samples: int) -> int:
     return samples * making.views * math.prod(making.shape) * making.dtype.itemsize
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Samples that are remembered together."""
+
+    name: str
+    """Another one where any of their names or marks is another."""
+    start: int
+    size: int
+
+
 def fill(
     source: Source,
     making: Making,
-    files: Sequence[Path],
+    store: Store,
+    spans: Sequence[Span],
     part: int,
     parts: int,
     say: Callable[[str], None],
     progress: Callable[[int], object],
 ) -> None:
-    """Make the files that are missing; see `token_cache.cached_codes`."""
-    missing = [number for number, file in enumerate(files) if not file.exists()]
-    progress(len(source) - sum(_size(source, number) for number in missing))
+    """Put into the store what is missing; see `token_cache.cached_codes`."""
+    missing = [number for number, span in enumerate(spans) if not store.is_whole(span.name)]
+    needed = bytes_for(making, sum(spans[number].size for number in missing))
+    progress(len(source) - sum(spans[number].size for number in missing))
     if not missing:
         return
-    place = files[0].parent
-    place.mkdir(parents=True, exist_ok=True)
-    needed = bytes_for(making, sum(_size(source, number) for number in missing))
+    _check_room(store.folder, making, len(source), needed, say)
+    mine = [number for number in missing if number % parts == part]
+    for number in [*mine, *_left_by_others(store, spans, missing, part, parts, progress)]:
+        _make(source, making, store, spans[number])
+        progress(spans[number].size)
+
+
+def _check_room(
+    place: Path, making: Making, samples: int, needed: int, say: Callable[[str], None]
+) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"the token cache cannot be made in {place}: {error.strerror}") from None
     free = shutil.disk_usage(place).free
     say(
-        f"{making.what} of {len(source)} pictures, {making.views} views each: "
-        f"{bytes_for(making, len(source)) / 1e6:,.1f} MB in {place}, {needed / 1e6:,.1f} MB of it "
-        f"to be made; {free / 1e6:,.0f} MB are free"
+        f"{making.what} of {samples} pictures, {making.views} views each: "
+        f"{bytes_for(making, samples) / 1e6:,.1f} MB in {place}, at most {needed / 1e6:,.1f} MB "
+        f"of it to be made; {free / 1e6:,.0f} MB are free"
     )
     if needed > free:
         raise SaveError(
             f"the {making.what} need {needed / 1e6:,.1f} MB in {place}, where "
             f"{free / 1e6:,.1f} MB are free; make room, choose another --cache, or fewer --views"
         )
-    mine = [number for number in missing if number % parts == part]
-    for number in [*mine, *_left_by_others(files, missing, part, parts, progress, source)]:
-        if not files[number].exists():
-            _make(source, making, files[number], number)
-        progress(_size(source, number))
 
 
 def _left_by_others(
-    files: Sequence[Path],
+    store: Store,
+    spans: Sequence[Span],
     missing: Sequence[int],
     part: int,
     parts: int,
     progress: Callable[[int], object],
-    source: Source,
 ) -> Iterator[int]:
     """Waits for what the other processes make, and gives what none of them does."""
     waiting = [number for number in missing if number % parts != part]
     news = time.monotonic()
     while waiting:
-        done = [number for number in waiting if files[number].exists()]
+        store.look()
+        done = [number for number in waiting if store.is_whole(spans[number].name)]
         for number in done:
             waiting.remove(number)
-            progress(_size(source, number))
+            progress(spans[number].size)
             news = time.monotonic()
         if waiting and time.monotonic() - news > GIVE_UP_SECONDS:
             yield waiting.pop()
@@ -163,44 +184,59 @@ def _left_by_others(
             time.sleep(0.2)
 
 
-def _size(source: Source, number: int) -> int:
-    return min(SHARD, len(source) - number * SHARD)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Read:
+    """One sample, as far as it had to be read."""
+
+    content: str = ""
+    views: np.ndarray | None = None
+    """Where its array is not in the store: uint8, views x height x width x 3."""
+    damaged: str | None = None
+    unread: str | None = None
 
 
-def _make(source: Source, making: Making, file: Path, number: int) -> None:
-    """Encode the samples of one file and give it its name when it is whole."""
-    size, views = _size(source, number), making.views
-    made = np.zeros((size, views, *making.shape), dtype=making.dtype)
-    damaged: dict[str, str] = {}
+def _make(source: Source, making: Making, store: Store, span: Span) -> None:
+    """Read some samples, make arrays of the new pictures, and remember which is which."""
+    seen = Seen(contents=[])
+    fresh: dict[str, np.ndarray] = {}
+    step = max(1, 64 // making.views)
 
-    def read(within: int) -> np.ndarray | str:
-        try:
-            sample = source[number * SHARD + within]
-            if not isinstance(sample, Sample):
-                return f"{sample.key} is encoded already; give a source of pictures"
-            return np.stack(
-                [making.view(sample, Random(f"{sample.key}/{v}")) for v in range(views)]
-            )
-        except DataError as error:
-            return str(error)
+    def read(within: int) -> _Read:
+        return _read(source, span.start + within, making, store, fresh)
 
-    step = max(1, 64 // views)
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        for start in range(0, size, step):
-            within = range(start, min(start + step, size))
-            found = list(pool.map(read, within))
-            damaged |= {str(i): f for i, f in zip(within, found, strict=True) if isinstance(f, str)}
-            good = [i for i, f in zip(within, found, strict=True) if not isinstance(f, str)]
-            if good:
-                pictures = np.concatenate([f for f in found if not isinstance(f, str)])
-                made[good] = making.make(pictures).reshape(len(good), views, *making.shape)
-    beside = file.with_name(f".{file.stem}.{os.getpid()}")
+    with ThreadPoolExecutor(min(READERS, usable_cores())) as pool:
+        for start in range(0, span.size, step):
+            within = range(start, min(start + step, span.size))
+            rows = list(pool.map(read, within))
+            for number, row in zip(within, rows, strict=True):
+                seen.contents.append(row.content)
+                if row.damaged is not None:
+                    seen.damaged[str(number)] = row.damaged
+                if row.unread is not None:
+                    seen.unread[str(number)] = row.unread
+            new = {row.content: row.views for row in rows if row.views is not None}
+            if new:
+                made = making.make(np.concatenate(list(new.values())))
+                made = made.reshape(len(new), making.views, *making.shape)
+                fresh.update(zip(new, made.astype(making.dtype), strict=True))
+    if fresh:
+        store.add(list(fresh), np.stack(list(fresh.values())))
+    store.remember(span.name, seen)
+
+
+def _read(source: Source, index: int, making: Making, store: Store, fresh: Container[str]) -> _Read:
+    pictures, number = origin_of(source, index)
+    assert isinstance(pictures, Pictures)
     try:
-        with beside.open("wb") as stream:
-            np.save(stream, made, allow_pickle=False)
-        file.with_suffix(".json").write_text(json.dumps(damaged), encoding="utf-8")
-        beside.replace(file)
-    except OSError as error:
-        raise SaveError(f"{file} of the token cache cannot be written: {error.strerror}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+        data = pictures.data(number)
+    except DataError as error:
+        return _Read(unread=str(error))
+    content = content_of(data)
+    if content in fresh or (store.find([content]) >= 0).all():
+        return _Read(content=content)
+    try:
+        sample = pictures.decoded(number, data)
+        views = [making.view(sample, Random(f"{content}/{view}")) for view in range(making.views)]
+    except DataError as error:
+        return _Read(damaged=str(error))
+    return _Read(content=content, views=np.stack(views))

@@ -24,7 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 def read_in_workers(
-    parts: Parts | StreamParts, items: Iterator[Any], *, num_workers: int, timeout: float
+    parts: Parts | StreamParts,
+    items: Iterator[Any],
+    *,
+    num_workers: int,
+    timeout: float,
+    pinned: bool = False,
 ) -> Generator[Part]:
     """The micro-batches of `items`, in order.
 
@@ -35,6 +40,7 @@ def read_in_workers(
         parts: reads an item.
         items: what the workers are given one after another.
         timeout: seconds to wait for one micro-batch.
+        pinned: whether a thread puts their arrays where a GPU fetches them by itself.
 
     Raises:
         DataError: the same micro-batch was lost twice; it names the step and the samples.
@@ -52,7 +58,7 @@ def read_in_workers(
             again = list(given)
             given.clear()
             following = giving(itertools.chain(again, items))
-            workers = _start(parts, following, num_workers, timeout=timeout)
+            workers = _start(parts, following, num_workers, timeout=timeout, pinned=pinned)
         try:
             part = _wait_for(workers, timeout)
             given.popleft()
@@ -61,14 +67,14 @@ def read_in_workers(
             item = given.popleft()
             step, _ = parts.described(item)
             _log.warning("reading step %d: %s; it is read again by a new worker", step, lost)
-            part = _read_alone(parts, item, timeout=timeout)
+            part = _read_alone(parts, item, timeout=timeout, pinned=pinned)
         yield part
 
 
-def _read_alone(parts: Parts | StreamParts, item: Any, *, timeout: float) -> Part:
+def _read_alone(parts: Parts | StreamParts, item: Any, *, timeout: float, pinned: bool) -> Part:
     """Read one micro-batch in a new worker: nothing else that it reads ahead can kill it."""
     try:
-        worker = _start(parts, iter([item]), 1, timeout=timeout)
+        worker = _start(parts, iter([item]), 1, timeout=timeout, pinned=pinned)
         return _wait_for(worker, timeout)
     except _WorkerLost as lost:
         step, samples = parts.described(item)
@@ -84,7 +90,12 @@ class _WorkerLost(Exception):
 
 
 def _start(
-    parts: Parts | StreamParts, items: Iterator[Any], num_workers: int, *, timeout: float
+    parts: Parts | StreamParts,
+    items: Iterator[Any],
+    num_workers: int,
+    *,
+    timeout: float,
+    pinned: bool,
 ) -> Iterator[Part]:
     # Without it, `tokenizers` prints a warning in every worker: it was used before the fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -99,6 +110,7 @@ def _start(
                 batch_size=None,
                 sampler=items,  # type: ignore[arg-type]
                 num_workers=num_workers,
+                pin_memory=pinned,
                 timeout=min(POLL_SECONDS, timeout),
                 worker_init_fn=_ignore_interrupt,
                 generator=torch.Generator(),  # the global one stays untouched

@@ -177,7 +177,7 @@ CLIP_PRESETS: dict[PresetName, ClipRun] = {
             text_heads=4,
         ),
         optim=OptimSettings(lr=5e-4, warmup=1000, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2),
-        loop=LoopSettings(steps=50_000, batch_size=512, num_workers=4),
+        loop=LoopSettings(steps=50_000, batch_size=512),
     ),
     "base": ClipRun(
         preset="base",
@@ -195,7 +195,7 @@ CLIP_PRESETS: dict[PresetName, ClipRun] = {
             text_heads=8,
         ),
         optim=OptimSettings(lr=5e-4, warmup=2000, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2),
-        loop=LoopSettings(steps=200_000, batch_size=1024, num_workers=8),
+        loop=LoopSettings(steps=200_000, batch_size=1024),
     ),
     # Which CLIP ranked the published pictures is not stated; this is the size and training of
     # ViT-B/16 in arXiv 2103.00020, tables 18 to 20 (32 epochs of 400 million pairs).
@@ -215,6 +215,6 @@ CLIP_PRESETS: dict[PresetName, ClipRun] = {
             text_heads=8,
         ),
         optim=OptimSettings(lr=5e-4, warmup=2000, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2),
-        loop=LoopSettings(steps=390_625, batch_size=32_768, num_workers=8),
+        loop=LoopSettings(steps=390_625, batch_size=32_768),
     ),
 }

@@ -219,7 +219,7 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
         optim=OptimSettings(
             lr=6e-4, warmup=2000, final=0.03, betas=(0.9, 0.96), weight_decay=0.045, clip_norm=4.0
         ),
-        loop=LoopSettings(steps=100_000, batch_size=128, num_workers=4),
+        loop=LoopSettings(steps=100_000, batch_size=128),
     ),
     "base": DalleRun(
         preset="base",
@@ -235,7 +235,7 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
             ema_decay=0.99,
             ema_every=25,
         ),
-        loop=LoopSettings(steps=300_000, batch_size=256, num_workers=8),
+        loop=LoopSettings(steps=300_000, batch_size=256),
     ),
     # arXiv 2102.12092, section 2.2 and appendix B; where the plateaus were is not published.
     "paper": DalleRun(
@@ -253,6 +253,6 @@ DALLE_PRESETS: dict[PresetName, DalleRun] = {
             ema_decay=0.99,
             ema_every=25,
         ),
-        loop=LoopSettings(steps=430_000, batch_size=1024, num_workers=8),
+        loop=LoopSettings(steps=430_000, batch_size=1024),
     ),
 }

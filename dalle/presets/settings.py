@@ -122,8 +122,8 @@ class LoopSettings:
     """How many of the newest checkpoints stay, beside the best one."""
     keep_every: int = 0
     """Checkpoints of steps that are a multiple of it stay for good; 0: none for that reason."""
-    num_workers: int = 0
-    """Processes that read data, per process that trains."""
+    num_workers: int | None = None
+    """Processes that read data, per process that trains; None: by the cores that may be used."""
     max_bad: float = 0.01
     """Share of the samples read so far that may be damaged before the run stops."""
     tracker: str | None = None

@@ -199,13 +199,13 @@ VAE_PRESETS: dict[PresetName, VaeRun] = {
         preset="small",
         model=VaeModel(image_size=(256,), codes=1024, hidden=64),
         optim=OptimSettings(lr=3e-4, warmup=500, final=0.02, weight_decay=1e-4, ema_decay=0.999),
-        loop=LoopSettings(steps=100_000, batch_size=64, num_workers=4),
+        loop=LoopSettings(steps=100_000, batch_size=64),
     ),
     "base": VaeRun(
         preset="base",
         model=VaeModel(image_size=(256,), codes=8192, hidden=128),
         optim=OptimSettings(lr=3e-4, warmup=500, final=0.02, weight_decay=1e-4, ema_decay=0.999),
-        loop=LoopSettings(steps=300_000, batch_size=128, num_workers=8),
+        loop=LoopSettings(steps=300_000, batch_size=128),
     ),
     # arXiv 2102.12092, appendix A.2.
     "paper": VaeRun(
@@ -215,6 +215,6 @@ VAE_PRESETS: dict[PresetName, VaeRun] = {
         optim=OptimSettings(
             lr=1e-4, decay_share=0.4, final=1 / 80, weight_decay=1e-4, ema_decay=0.999
         ),
-        loop=LoopSettings(steps=3_000_000, batch_size=512, num_workers=8),
+        loop=LoopSettings(steps=3_000_000, batch_size=512),
     ),
 }

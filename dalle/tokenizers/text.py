@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from operator import index
 from pathlib import Path
 from random import Random
@@ -163,6 +164,16 @@ class TextTokenizer:
         """
         prepared, num_replaced = _prepare(text, lowercase=self._lowercase)
         tokens = self._encode(prepared, dropout, random)
+        return self.stream_of(tokens, slots=slots, num_replaced=num_replaced)
+
+    def stream_of(
+        self,
+        tokens: Sequence[int] | Int[np.ndarray, " n"],
+        *,
+        slots: int,
+        num_replaced: int = 0,
+    ) -> StreamText:
+        """What `encode_stream` makes of a text that `encode` turned into these ids."""
         kept = tokens[: slots - 1]
         ids = self.empty_stream(slots)
         ids[1 : 1 + len(kept)] = kept
@@ -190,6 +201,11 @@ class TextTokenizer:
             raise InputError(f"a stream of text begins with {start}; expected {self.vocab_size}")
         end = next((j for j, i in enumerate(slots) if i >= self.vocab_size), len(slots))
         return self.decode(slots[:end])
+
+    def digest(self) -> str:
+        """What changes when the ids of any text do."""
+        said = json.dumps([self._pairs, self._lowercase]).encode()
+        return blake2b(said, digest_size=16).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the JSON file that `load` reads.

@@ -166,17 +166,25 @@ class DalleTask:
             captions = ()
         if not captions:
             return self.text_tokenizer.empty_stream(self.config.layout.text)
-        caption = random.choice(captions) if train else captions[0]
+        chosen = random.choice(range(len(captions))) if train else 0
         dropout = self.objective.bpe_dropout if train else 0.0
-        stream = self._encode(caption, dropout=dropout, random=random)
+        ids = sample.token_ids if isinstance(sample, EncodedSample) and dropout == 0 else None
+        stream = self._encode(
+            captions[chosen], None if ids is None else ids[chosen], dropout=dropout, random=random
+        )
         kept = apply_long_captions(stream, self.objective.long_captions, key=sample.key)
         return None if kept is None else kept.ids
 
-    def _encode(self, caption: str, *, dropout: float, random: Random) -> StreamText:
+    def _encode(
+        self, caption: str, ids: np.ndarray | None, *, dropout: float, random: Random
+    ) -> StreamText:
+        """A caption, whose ids may be known already."""
         slots, tokenizer = self.config.layout.text, self.text_tokenizer
-        if isinstance(tokenizer, TextTokenizer):
-            return tokenizer.encode_stream(caption, slots=slots, dropout=dropout, random=random)
-        return tokenizer.encode_stream(caption, slots=slots)
+        if not isinstance(tokenizer, TextTokenizer):
+            return tokenizer.encode_stream(caption, slots=slots)
+        if ids is not None:
+            return tokenizer.stream_of(ids, slots=slots)
+        return tokenizer.encode_stream(caption, slots=slots, dropout=dropout, random=random)
 
     @torch.no_grad()
     def prepare(self, arrays: dict[str, Tensor]) -> Batch:

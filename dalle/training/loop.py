@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import logging
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dalle.checkpoint.links import refuse_links_in_run
 from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
 from dalle.config import to_json
 from dalle.data.loader import Loader
+from dalle.data.worker_count import default_workers
 from dalle.errors import ConfigError, Interrupted, NonFiniteError
 from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
@@ -305,6 +307,14 @@ class _Training:
             self.tracking.say(f"preview, step {done}: {path}")
 
     def _loader(self, source: Source | Stream) -> Loader:
+        device, num_workers = self.world.device.type, self.config.num_workers
+        if num_workers is None:
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", self.world.size))
+            num_workers = default_workers(source, on_cpu=device == "cpu", processes=here)
+        self.tracking.say(
+            f"{num_workers} processes read data for each that trains"
+            + (" (--num-workers sets another number)" if self.config.num_workers is None else "")
+        )
         return Loader(
             source,
             functools.partial(self.run.task.read, train=True),
@@ -313,7 +323,8 @@ class _Training:
             rank=self.world.rank,
             world=self.world.size,
             micro_batches=self.config.micro_batches,
-            num_workers=self.config.num_workers,
+            num_workers=num_workers,
+            pinned=device == "cuda",
             start_step=self.start,
             bad_samples=self.run.out / "bad_samples.jsonl",
             max_bad_fraction=self.config.max_bad,

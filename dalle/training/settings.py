@@ -76,8 +76,8 @@ class TrainConfig:
     """How many of the newest checkpoints stay, beside the best one."""
     keep_every: int = 0
     """Checkpoints of steps that are a multiple of it stay for good; 0: none for that reason."""
-    num_workers: int = 0
-    """Processes that read data, per process that trains."""
+    num_workers: int | None = 0
+    """Processes that read data, per process that trains; None: `data.worker_count` chooses."""
     max_bad: float = 0.01
     """Share of the samples read so far, in [0, 1], that may be damaged before the run stops."""
     device: Device = "auto"
@@ -93,10 +93,11 @@ class TrainConfig:
             "stop_after_no_gain",
             "preview_every",
             "keep_every",
-            "num_workers",
             "seed",
         ):
             _at_least(self, name, 0)
+        if self.num_workers is not None:
+            _at_least(self, "num_workers", 0)
         _at_least(self, "keep_last", 1)
         for name in ("powersgd_rank", "lora_rank"):
             if getattr(self, name) is not None:

@@ -97,3 +97,9 @@ def test_packed_texts_are_the_texts(texts: list[str]) -> None:
     for index in (-1, len(texts)):
         with pytest.raises(IndexError):
             packed[index]
+
+
+def test_a_caption_is_no_longer_than_a_file_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dalle.data.captions.MAX_FILE_BYTES", 10)
+    assert clean(["a" * 10, "b" * 11]) == Captions(texts=("a" * 10, "b" * 10), mended=True)
+    assert not clean(["a" * 10]).mended

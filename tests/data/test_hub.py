@@ -5,13 +5,17 @@ import io
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 from PIL import Image
 
 from dalle.data.hub import open_dataset
 from dalle.data.pictures import Pictures
+from dalle.data.sources import open_source
 from dalle.errors import ConfigError, DataError
+from dalle.protocols import Stream
 
 
 def jpeg(colour: str = "red") -> bytes:
@@ -61,15 +65,15 @@ def test_columns_are_found_by_their_kind(table: Dataset, tmp_path: Path) -> None
 
 def test_columns_can_be_chosen(table: Dataset, tmp_path: Path) -> None:
     table.save_to_disk(tmp_path / "saved")
-    source = open_dataset(tmp_path / "saved", caption_column="url", image_column="photo")
+    source = open_dataset(tmp_path / "saved", caption_columns=("url",), image_column="photo")
     assert rows(source)[0] == ("0", ("u",))
-    for image, caption, message in (
-        (None, "photo", "columns photo, text, url; 'photo' is no column of text"),
-        ("url", None, "'url' is no column of pictures"),
-        (None, "no", "'no' is no column of text"),
+    for image, captions, message in (
+        (None, ("photo",), "columns photo, text, url; 'photo' is no column of text"),
+        ("url", (), "'url' is no column of pictures"),
+        (None, ("text", "no"), "'no' is no column of text"),
     ):
         with pytest.raises(ConfigError, match=message):
-            open_dataset(tmp_path / "saved", image_column=image, caption_column=caption)
+            open_dataset(tmp_path / "saved", image_column=image, caption_columns=captions)
 
 
 def test_what_cannot_be_told_is_asked(table: Dataset, tmp_path: Path) -> None:
@@ -100,6 +104,26 @@ def test_lists_of_captions_and_none(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="3 pictures without a caption"):
         open_dataset(tmp_path / "bare")
+
+
+def test_several_columns_of_captions_are_put_together(tmp_path: Path) -> None:
+    kinds = {"image": datasets.Image(), "a": Value("string"), "b": List(Value("string"))}
+    columns = {
+        "image": [{"bytes": jpeg(), "path": None}] * 4,
+        "a": ["x", None, "z", ""],
+        "b": [["y", "x"], ["q"], None, []],
+    }
+    Dataset.from_dict(columns, features=Features(kinds)).to_parquet(tmp_path / "rows.parquet")
+    expected = [("0", ("x", "y")), ("1", ("q",)), ("2", ("z",))]
+    name = f"{tmp_path / 'rows.parquet'}?caption=a&caption=b"
+    source = open_source(name)
+    assert isinstance(source, Pictures)
+    assert rows(source) == expected
+    assert source.report.empty == 1
+    streamed = open_source(f"hub:{name.replace('?', '?stream=yes&')}")
+    assert isinstance(streamed, Stream)
+    found = {row.key: row.captions for row in streamed.rows(seed=0, epoch=0)}
+    assert found == {f"0/{key}": captions for key, captions in expected}
 
 
 def test_the_format_of_a_saved_table_plays_no_part(table: Dataset, tmp_path: Path) -> None:
@@ -148,3 +172,26 @@ def test_csv_folders_and_parquet_are_loaded(
     table.select([0]).to_parquet(tmp_path / "parquet" / "train.parquet")
     assert open_dataset(tmp_path / "parquet")[0].image.size == (6, 4)
     gc.collect()
+
+
+def test_paths_in_a_table_stay_in_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for place in ("out.jpg", "in/in.jpg"):
+        (tmp_path / place).write_bytes(jpeg())
+    names = ["in.jpg", "../out.jpg", str(tmp_path / "out.jpg"), str(tmp_path / "in" / "in.jpg")]
+    pictures = [{"bytes": None, "path": name} for name in names]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(pictures, kind), "text": ["a"] * 4})
+    pq.write_table(table, tmp_path / "in" / "rows.parquet")
+    source = open_source(tmp_path / "in" / "rows.parquet")
+    for index in (0, 3):
+        assert source[index].captions == ("a",)  # type: ignore[index]
+    for index in (1, 2):
+        with pytest.raises(DataError, match=r"out\.jpg' is outside of"):
+            source[index]  # type: ignore[index]
+
+
+def test_a_table_without_rows_is_said_to_be_one(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="it has no rows"):
+        open_source(tmp_path / "none.parquet")

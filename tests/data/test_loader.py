@@ -328,3 +328,13 @@ def test_fixed_batches_are_the_same_at_every_call() -> None:
     # The first ones do not depend on how many are asked for, nor the noise on the batch.
     assert torch.equal(more[:10], flat([one]))
     assert list(fixed_batches(source, lambda *_: None, count=5, batch_size=2)) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pinned_batches_are_the_same_ones(num_workers: int) -> None:
+    plain = Loader(Numbered(40), read, batch_size=8, seed=0)
+    pinned = Loader(Numbered(40), read, batch_size=8, seed=0, num_workers=num_workers, pinned=True)
+    found = steps(pinned, 4)
+    assert all(array.is_pinned() for step in found for part in step for array in part.values())
+    assert torch.equal(flat(found), flat(steps(plain, 4)))

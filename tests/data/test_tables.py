@@ -127,3 +127,15 @@ def test_nothing_usable_is_an_error(folder: Path) -> None:
         open_table(write(folder, "[" + good(0) + ",", good(1) + "]"))
     with pytest.raises(DataError, match=r"cannot read .*: No such file"):
         open_table(folder / "other.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_tables_may_be_unicode_text_of_windows(folder: Path, kind: str, encoding: str) -> None:
+    text = {
+        "csv": "file_name,text\nimg0.png,grün\n",
+        "tsv": "file_name\ttext\nimg0.png\tgrün\n",
+        "json": '[{"file_name": "img0.png", "text": "grün"}]',
+    }[kind]
+    (folder / f"rows.{kind}").write_text(text, encoding=encoding)
+    assert rows(open_table(folder / f"rows.{kind}")) == [("img0.png", ("grün",))]

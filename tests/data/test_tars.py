@@ -134,6 +134,19 @@ def test_links_and_devices_are_no_pictures(kind: bytes, tmp_path: Path) -> None:
     assert keys(tmp_path / "a.tar") == ["1", "3"]
 
 
+def test_sparse_files_are_no_pictures(tmp_path: Path) -> None:
+    """Their bytes begin with a map of where the holes are."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in [*pair("a"), *pair("b")]:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if name == "a.png":
+                info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+            archive.addfile(info, io.BytesIO(data))
+    assert keys(path) == ["b"]
+
+
 def test_damage_ends_an_archive_and_not_the_others(tmp_path: Path) -> None:
     tar(tmp_path / "whole.tar", [m for i in range(4) for m in pair(str(i))])
     data = (tmp_path / "whole.tar").read_bytes()

@@ -94,7 +94,7 @@ def test_members_of_a_tar_are_not_opened(place: Path, ending: str) -> None:
     for dress in DRESSES:
         data = poisoned(dress, mark)
         write_tar(place / "a.tar", [("a.jpg", png()), ("a.txt", b"hi"), (f"a.{ending}", data)])
-        read(place, caption_column="txt", image_column="jpg")
+        read(place, caption_columns=("txt",), image_column="jpg")
         assert not mark.exists(), dress
         shutil.rmtree(place.parents[2] / "cache", ignore_errors=True)
 

@@ -160,6 +160,23 @@ def test_codes_of_an_encoded_source_are_those_of_the_picture(task):
         assert torch.equal(by_codes.tensors[name], tensor), name
 
 
+def test_kept_ids_of_captions_give_what_the_captions_give(text_tokenizer, image_tokenizer):
+    task = make_task(text_tokenizer, image_tokenizer, bpe_dropout=0.0)
+    captions = ("a red square", "a blue circle " * 9, "red")
+    ids = tuple(np.array(text_tokenizer.encode(caption)) for caption in captions)
+    codes = np.zeros((4, 2, 3), np.uint16)
+    kept = EncodedSample(key="x", codes=codes, captions=captions, token_ids=ids)
+    plain = EncodedSample(key="x", codes=codes, captions=captions)
+    for seed, train in ((0, False), (1, True), (2, True), (3, True), (4, True)):
+        by_ids, by_text = (task.read(s, Random(seed), train=train) for s in (kept, plain))
+        assert np.array_equal(by_ids["text"], by_text["text"])
+    wrong = EncodedSample(key="x", codes=codes, captions=captions, token_ids=ids[::-1])
+    assert not np.array_equal(
+        task.read(wrong, Random(0), train=False)["text"],
+        task.read(kept, Random(0), train=False)["text"],
+    )
+
+
 def test_validation_says_what_the_caption_is_worth(task):
     torch.manual_seed(0)
     model = task.build()
