@@ -91,13 +91,13 @@ def test_codes_are_made_ahead_and_found_by_training(
     capsys.readouterr()
     assert main(["data", "encode", *vae, *data, *device, "--processes", "2"]) == 0
     assert "2 views each" in capsys.readouterr().out
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("codes/*.npy")}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("made/*.npy")}
     assert len(files) == 2 * 2
     train = ["train", "dalle", "--preset", "tiny", *vae, *data, *device]
     assert main([*train, "--out", str(tmp_path / "run"), "--max-bad", "1"]) == 0
     said = capsys.readouterr()
     assert "to be made" not in said.out
     assert "0 processes read data for each that trains" in said.err
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("codes/*.npy")}
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("made/*.npy")}
     assert after == files
     assert len(list((tmp_path / "cache").rglob("text/*/*.ends.npy"))) == 2

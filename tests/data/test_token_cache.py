@@ -261,3 +261,12 @@ def test_other_code_leads_to_other_codes(monkeypatch: pytest.MonkeyPatch, tmp_pa
     changed.write_text("# another crop")
     monkeypatch.setattr(token_files.transforms, "__file__", str(changed))
     assert encoding(Counting()).name() != before
+
+
+def test_a_run_without_captions_leaves_those_that_are_kept(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "data", tmp_path / "cache"
+    open_source(FORMATS["beside"](folder, drawn(3)), cache=cache)
+    kept = {path: path.read_bytes() for path in (cache / "captions").iterdir()}
+    assert any(kept.values())
+    open_source(folder, captions=False, keep_empty=True, cache=cache)
+    assert {path: path.read_bytes() for path in (cache / "captions").iterdir()} == kept
