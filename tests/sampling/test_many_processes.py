@@ -36,7 +36,7 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "its last launch is short": (PROMPTS[:1], {"num_samples": 13, "keep": 3, "launch": 4}),
     "prompts share launches": (PROMPTS, {"num_samples": 3, "keep": 2, "launch": 8}),
     "one sample each": (PROMPTS, {"launch": 3, "guidance": 2.0}),
-    "less than processes": (PROMPTS[:1], {"num_samples": 2}),
+    "less than processes": (PROMPTS[:1], {"num_samples": 2, "launch": 32}),
     "the model ranks": (PROMPTS[:2], {"num_samples": 9, "launch": 2, "rank_by": "log_prob"}),
     "the rest of a picture": (
         PROMPTS[:2],
