@@ -49,7 +49,16 @@ def test_every_file_has_its_name() -> None:
 
 @pytest.mark.distributed
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", ["ddp", "zero3-offload", "fsdp2-offload"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ddp",
+        *(
+            pytest.param(name, marks=pytest.mark.proof)
+            for name in ("zero3-offload", "fsdp2-offload")
+        ),
+    ],
+)
 def test_the_launcher_starts_what_the_file_says(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

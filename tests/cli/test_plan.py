@@ -92,7 +92,7 @@ def test_days_by_hand() -> None:
     assert days(1e12, samples=86_400 * 8 * 10, gpus=8, tflops=10.0) == pytest.approx(1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.timeout(300)
 def test_the_published_size_needs_its_weights_divided() -> None:
     """12 billion parameters in 80 GiB: on no single GPU, and not whole on each of 1024."""

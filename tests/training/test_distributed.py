@@ -127,7 +127,11 @@ class Launched:
 
 
 @pytest.mark.parametrize(
-    ("number", "to"), [(signal.SIGTERM, "torchrun"), (signal.SIGUSR1, "processes")]
+    ("number", "to"),
+    [
+        (signal.SIGTERM, "torchrun"),
+        pytest.param(signal.SIGUSR1, "processes", marks=pytest.mark.proof),
+    ],
 )
 def test_a_signal_under_torchrun_saves_on_all_processes(
     tmp_path: Path, number: signal.Signals, to: str
