@@ -18,6 +18,8 @@ from dalle.errors import DalleError, Interrupted, RankError
 
 LOGS = "logs"
 PULSES = "process-*.json"
+LOOKS, LOOK_SECONDS = 5, 0.1
+"""How often, and how long apart, it is looked who is gone."""
 STEP_SECONDS = 600.0
 """So long may a step take; the first one of a process, and what is no step, `SLOW_SECONDS`."""
 SLOW_SECONDS = 3600.0
@@ -95,8 +97,10 @@ class Watch:
 
     def _show(self, *, seconds: float) -> None:
         said = {"pid": os.getpid(), "host": socket.gethostname(), "at": self._place}
+        fresh = self._pulse.with_suffix(".new")
         with contextlib.suppress(OSError):  # see _write
-            self._pulse.write_text(json.dumps({**said, "seconds": round(seconds, 1)}))
+            fresh.write_text(json.dumps({**said, "seconds": round(seconds, 1)}))
+            fresh.replace(self._pulse)  # whoever is killed while writing leaves the last one whole
 
     def _give_up(self, seconds: float) -> None:
         self._complain(f"has been in {self._place} for {seconds:.0f} s and ends", lost=True)
@@ -106,10 +110,18 @@ class Watch:
         os._exit(RankError.exit_status)
 
     def _complain(self, what: str, *, lost: bool) -> None:
-        others = [f"; {line}" for line in silent_processes(self._log.parent)] if lost else []
+        others = [f"; {line}" for line in self._others()] if lost else []
         line = f"{self._name} ({socket.gethostname()}) {what}{''.join(others)}; see {self._log}"
         self._write(line)
         print(f"dalle: {line}", file=sys.stderr, flush=True)
+
+    def _others(self) -> list[str]:
+        """Who is gone. A process that ends lets go of its connections before it counts as dead."""
+        for _ in range(LOOKS):
+            if found := list(silent_processes(self._log.parent)):
+                return found
+            time.sleep(LOOK_SECONDS)
+        return []
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk is no reason to lose what is said besides
