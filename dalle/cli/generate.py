@@ -116,18 +116,16 @@ def run(command: GenerateCommand) -> None:
         )
         if command.dry_run:
             _dry_run(model, request, len(prompts))
-            return
-        if command.complete_text:
+        elif command.complete_text:
             _complete(model, [line.prompt for line in prompts], request)
-            processes.barrier()
-            return
-        vectors = processes.on_main(lambda: _vectors(command, model))
-        everything = [*_wanted(prompts, request), *_wanted(vectors, request)]
-        if processes.is_main:
-            _generate(model, everything, request, command.out)
         else:
-            for _ in _pictures(model, everything, request):
-                pass
+            vectors = processes.on_main(lambda: _vectors(command, model))
+            wanted = [*_wanted(prompts, request), *_wanted(vectors, request)]
+            if processes.is_main:
+                _generate(model, wanted, request, command.out)
+            else:
+                for _ in _pictures(model, wanted, request):
+                    pass
         processes.barrier()  # whoever leaves early is missed
 
 
