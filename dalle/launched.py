@@ -1,11 +1,14 @@
 """Joining the processes that a launcher started, for work that shares nothing but its results."""
 
+import atexit
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -87,8 +90,26 @@ def control_group() -> Any:
     if dist.get_world_size() == 1:
         return None
     if dist.get_backend() == "gloo":
-        return dist.group.WORLD
-    return dist.new_group(backend="gloo", timeout=TIMEOUT)
+        group = dist.group.WORLD
+    else:
+        group = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    atexit.register(end_group, weakref.ref(group))
+    return group
+
+
+def end_group(reference: "weakref.ref[Any]") -> None:
+    """End a group that talks on the host, and its threads, before Python shuts down.
+
+    One of them may just be about to free the tensor of the last exchange. When it asks Python for
+    that while the interpreter shuts down, the process ends by SIGABRT, its work well done.
+    """
+    group = reference()
+    if group is not None:
+        with contextlib.suppress(ValueError):  # it has been ended
+            dist.destroy_process_group(group)
+    # Its threads end with the last object that refers to it, which a cycle may keep.
+    del group
+    gc.collect()
 
 
 def own_device(name: str) -> str:

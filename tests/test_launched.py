@@ -1,9 +1,13 @@
 """What a launcher's variables mean, and what is refused."""
 
+import gc
 import signal
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from dalle import launched
 from dalle.errors import ConfigError
@@ -59,3 +63,26 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match="2 GPUs for 4 processes"):
         own_device("auto")
+
+
+def test_no_thread_of_a_group_is_left_when_python_ends() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.all_reduce(torch.zeros(1))
+    assert threads() > before
+    cycle = [dist.group.WORLD]
+    cycle.append(cycle)
+    group = weakref.ref(cycle[0])
+    gc.disable()
+    try:
+        launched.end_group(group)
+        assert group() is not None and threads() > before  # it is still in use
+        del cycle
+        launched.end_group(group)
+        assert group() is None and threads() == before
+        launched.end_group(group)
+    finally:
+        gc.enable()

@@ -25,6 +25,7 @@ STEP_SECONDS = 600.0
 SLOW_SECONDS = 3600.0
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 15.0
+STDERR = 2
 MESSAGE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -104,8 +105,12 @@ class Watch:
 
     def _give_up(self, seconds: float) -> None:
         self._complain(f"has been in {self._place} for {seconds:.0f} s and ends", lost=True)
+        start = self._log.stat().st_size
         faulthandler.dump_traceback(self._file)
-        faulthandler.dump_traceback(sys.__stderr__ or self._file)
+        # In one piece: others may hang, and say so at the same moment, on the same terminal.
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(start)
+            os.write(STDERR, log.read())
         # Nothing less ends a process whose main thread waits for what does not come.
         os._exit(RankError.exit_status)
 
