@@ -1,7 +1,7 @@
 """Arrays handed from a reading process to the one that trains, in memory that is used again.
 
-Shared memory that is fresh comes page by page: twelve megabytes of pixels took 11 ms to write to
-it, and 1.5 ms to memory that had been written to before. So the reader keeps its places, and whoever
+Shared memory that is fresh comes page by page: writing twelve megabytes of pixels to it took 11 ms,
+and 1.5 ms to memory that had been written to before. So the reader keeps its places, and whoever
 takes what is in one copies it and gives the place back.
 """
 
