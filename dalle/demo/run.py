@@ -24,9 +24,10 @@ from dalle.sampling.load import load
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.tokenizers.text import TextTokenizer
 from dalle.training.clip_task import ClipTask
-from dalle.training.dalle_task import DalleTask, Neighbours
+from dalle.training.dalle_task import DalleTask
 from dalle.training.dvae_task import DvaeTask
 from dalle.training.loop import TrainResult, train
+from dalle.training.neighbours import Neighbours
 from dalle.training.settings import Precision, TrainConfig
 
 Stage = VaeRun | ClipRun | DalleRun

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
-from dalle.checkpoint.folder import write_neighbour
+from dalle.checkpoint import TEXT_TOKENIZER
 from dalle.checkpoint.load import model_class
 from dalle.config import to_json
 from dalle.errors import ConfigError
@@ -32,6 +31,7 @@ from dalle.training.image_tokens import (
     summed_nll,
     view_of,
 )
+from dalle.training.neighbours import Neighbours
 from dalle.training.text_targets import family_targets
 
 
@@ -61,20 +61,6 @@ class DalleObjective:
                 raise ConfigError(f"{name} is {value}; expected 0 ... 1")
         if not 0.0 <= self.caption_order < 1.0:
             raise ConfigError(f"caption_order is {self.caption_order}; expected 0 <= share < 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Neighbours:
-    """Models, or their folders, that a trained DALL·E takes along: its folder is all one needs."""
-
-    image_tokenizer: Path | nn.Module
-    reranker: Path | nn.Module | None = None
-
-    def write(self, folder: Path) -> None:
-        """Put them into the folder of the model."""
-        write_neighbour(folder / IMAGE_TOKENIZER, self.image_tokenizer)
-        if self.reranker:
-            write_neighbour(folder / RERANKER, self.reranker)
 
 
 class DalleTask:

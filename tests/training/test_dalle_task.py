@@ -14,7 +14,8 @@ from dalle.models.dvae import Dvae, DvaeConfig
 from dalle.protocols import EncodedSample, Sample
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.tokenizers.text import TextTokenizer
-from dalle.training.dalle_task import DalleObjective, DalleTask, Neighbours
+from dalle.training.dalle_task import DalleObjective, DalleTask
+from dalle.training.neighbours import Neighbours
 from dalle.training.text_targets import text_targets
 
 CAPTIONS = ("a red cat", "a blue dog on a red mat", "two blue cats")
