@@ -21,7 +21,8 @@ from dalle.models.dalle import DalleOutput
 from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
 from dalle.sampling.filters import Sampling
 from dalle.tokenizers.kinds import PromptTokenizer
-from dalle.tokenizers.text import LongCaptions, StreamText, TextTokenizer, apply_long_captions
+from dalle.tokenizers.slots import LongCaptions, StreamText, apply_long_captions
+from dalle.tokenizers.text import TextTokenizer
 from dalle.training.caption_order import caption_losses, with_orders
 from dalle.training.image_tokens import (
     check_sizes,
