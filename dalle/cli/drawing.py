@@ -1,4 +1,4 @@
-"""What `dalle generate` draws, where it is saved, and what is said of it."""
+"""Drawing for the commands: how far it is, where pictures are saved, and what is said of them."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tqdm import tqdm
 
     from dalle.sampling.picture import Picture
     from dalle.sampling.pipeline import Pipeline
@@ -30,19 +32,10 @@ def draw(
 
 def draw_and_save(model: "Pipeline", wanted: "list[Wanted]", request: "Request", out: Path) -> None:
     """Draw under a bar, save, and print the best of each line and where everything is."""
-    from tqdm import tqdm
-
     from dalle.sampling.output import save_results
 
     best: list[Picture] = []
-    with tqdm(
-        total=sum(one.num_samples for one in wanted) * model.model.layout.image,
-        desc="codes",
-        unit="code",
-        unit_scale=True,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
+    with codes_bar(sum(one.num_samples for one in wanted), model) as bar:
 
         def noted() -> "Iterator[list[Picture]]":
             for pictures in draw(model, wanted, request, bar.update):
@@ -57,6 +50,20 @@ def draw_and_save(model: "Pipeline", wanted: "list[Wanted]", request: "Request",
     print(f"{number} pictures{by} in {saved.folder}, everything about them in {saved.record}")
     for sheet in saved.sheets:
         print(f"contact sheet: {sheet}")
+
+
+def codes_bar(pictures: int, model: "Pipeline") -> "tqdm[None]":
+    """Of the codes of so many pictures, on a terminal; fewer come where some are not needed."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=max(pictures, 0) * model.model.layout.image,
+        desc="codes",
+        unit="code",
+        unit_scale=True,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    )
 
 
 def _line(picture: "Picture") -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 
 from dalle.checkpoint import load_folder
+from dalle.data.parts import stack
 from dalle.data.shapes import ShapesSource
 from dalle.data.tokens import encode_source
 from dalle.demo import recipe
@@ -233,8 +233,7 @@ def _seconds(demo: _Demo, task: Task, stage: Stage, source: Source) -> float:
     model = task.build()
     rows = [task.read(source[i], Random(i), train=True) for i in range(stage.loop.batch_size)]
     kept = [row for row in rows if row is not None]
-    arrays = {name: torch.from_numpy(np.stack([row[name] for row in kept])) for name in kept[0]}
-    batch = task.prepare(arrays)
+    batch = task.prepare(stack(kept))
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
