@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from dalle.errors import InputError
+from dalle.errors import ConfigError, InputError
 
 LongCaptions = Literal["cut", "leave_out", "refuse"]
 """What becomes of a caption with more tokens than there are slots."""
@@ -28,11 +28,19 @@ class StreamText:
 
 
 def empty_slots(slots: int, *, vocab_size: int) -> Int[np.ndarray, " slots"]:
-    """No caption: the start `vocab_size`, and in slot j the pad `vocab_size + j`."""
+    """No caption: the start `vocab_size`, and in slot j the pad `vocab_size + j`.
+
+    Raises:
+        ConfigError: there is no slot for the start.
+    """
+    if slots < 1:
+        raise ConfigError(f"{slots} text slots; expected at least 1, for the start token")
     return np.arange(vocab_size, vocab_size + slots, dtype=np.int64)
 
 
-def fill_slots(tokens: Sequence[int], slots: int, *, vocab_size: int) -> StreamText:
+def fill_slots(
+    tokens: Sequence[int] | Int[np.ndarray, " n"], slots: int, *, vocab_size: int
+) -> StreamText:
     """Tokens of a caption in the slots, of which the start takes the first."""
     kept = tokens[: slots - 1]
     ids = empty_slots(slots, vocab_size=vocab_size)

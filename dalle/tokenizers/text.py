@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from operator import index
 from pathlib import Path
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dalle.errors import CheckpointError, ConfigError, InputError
 from dalle.tokenizers.bpe import merge
-from dalle.tokenizers.slots import StreamText
+from dalle.tokenizers.slots import StreamText, empty_slots, fill_slots
 from dalle.tokenizers.text_file import read_tokenizer, write_tokenizer
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -157,21 +158,12 @@ class TextTokenizer:
         num_replaced: int = 0,
     ) -> StreamText:
         """What `encode_stream` makes of a text that `encode` turned into these ids."""
-        kept = tokens[: slots - 1]
-        ids = self.empty_stream(slots)
-        ids[1 : 1 + len(kept)] = kept
-        return StreamText(
-            ids=ids,
-            num_tokens=len(kept),
-            num_cut=len(tokens) - len(kept),
-            num_replaced=num_replaced,
-        )
+        filled = fill_slots(tokens, slots, vocab_size=self.vocab_size)
+        return replace(filled, num_replaced=num_replaced)
 
     def empty_stream(self, slots: int) -> Int[np.ndarray, " slots"]:
         """Start and pads: no caption."""
-        if slots < 1:
-            raise ConfigError(f"{slots} text slots; expected at least 1, for the start token")
-        return np.arange(self.vocab_size, self.vocab_size + slots, dtype=np.int64)
+        return empty_slots(slots, vocab_size=self.vocab_size)
 
     def decode_stream(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of a stream: what stands between the start and the first pad.
