@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dalle.models.dalle import DalleConfig
     from dalle.sampling.filters import Sampling
     from dalle.systems.clip_gen.task import ClipGenObjective
-    from dalle.training.dalle_task import DalleObjective
+    from dalle.training.dalle_objective import DalleObjective
     from dalle.training.settings import TrainConfig
 
 
@@ -132,7 +132,7 @@ class DalleRun:
 
     def objective_config(self) -> "DalleObjective":
         """What the task minimises."""
-        from dalle.training.dalle_task import DalleObjective
+        from dalle.training.dalle_objective import DalleObjective
 
         return DalleObjective(
             text_weight=self.objective.text_weight,

@@ -14,7 +14,8 @@ from dalle.models.dvae import Dvae, DvaeConfig
 from dalle.protocols import EncodedSample
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.tokenizers.text import TextTokenizer
-from dalle.training.dalle_task import DalleObjective, DalleTask
+from dalle.training.dalle_objective import DalleObjective
+from dalle.training.dalle_task import DalleTask
 from dalle.training.neighbours import Neighbours
 from dalle.training.text_targets import text_targets
 from tests.fakes import batch_of, fill_with_noise, noise_sample

@@ -17,7 +17,8 @@ from dalle.pretrained.dalle_pytorch import dalle_pt
 from dalle.protocols import Sample
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.training import lora
-from dalle.training.dalle_task import DalleObjective, DalleTask
+from dalle.training.dalle_objective import DalleObjective
+from dalle.training.dalle_task import DalleTask
 from dalle.training.loop import TrainConfig, TrainResult, train
 from tests import published
 from tests.fakes import CAPTIONS, noise_sample, tiny_dalle, tiny_dvae, tiny_text_tokenizer
