@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dalle.presets.decoder import ConditionSettings, DalleModel
+from dalle.presets.decoder import ConditionSettings, DalleModel, SamplingSettings
 from dalle.presets.settings import (
     DataSettings,
     DeviceName,
@@ -45,18 +45,6 @@ class DalleLearning:
     views: int = 0
     """Turn every picture into codes once, before training, in so many crops, and keep them in the
     token cache. 0: at every step, in a new crop."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingSettings:
-    """How previews are drawn, and later pictures where nothing else is asked for."""
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    guidance: float = 1.0
-    preview_prompts: tuple[str, ...] = ()
-    """What previews during training show; without them, captions of held-out pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
