@@ -7,12 +7,12 @@ import torch
 
 from dalle.errors import InputError
 from dalle.processes import ALONE
-from dalle.sampling.image_prompt import kept_cells
+from dalle.sampling.image_prompt import Given, kept_cells
 from dalle.sampling.joint_prompts import VectorPrompt
 from dalle.sampling.painting import paint
 from dalle.sampling.picture import Picture, PictureRecord
 from dalle.sampling.request import Request, Wanted
-from dalle.sampling.work import Given, Parts, Plan
+from dalle.sampling.work import Parts, Plan
 
 
 def paint_again(parts: Parts, record: PictureRecord) -> Picture:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Unpack
 
-import torch
 from PIL import Image
 
 from dalle.errors import InputError
@@ -14,7 +13,7 @@ from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
 from dalle.sampling.again import paint_again
 from dalle.sampling.captions import GivenImage, caption_images, encode_images, weigh_captions
 from dalle.sampling.filters import Sampling
-from dalle.sampling.image_prompt import image_prompt, kept_cells
+from dalle.sampling.image_prompt import encode_prompt
 from dalle.sampling.joint_prompts import VectorPrompt, joint_prompts
 from dalle.sampling.likelihood import LogLikelihood
 from dalle.sampling.painting import paint
@@ -23,7 +22,7 @@ from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.request import Request, Wishes, wanted_of
 from dalle.sampling.save import save_parts
 from dalle.sampling.texts import complete_text
-from dalle.sampling.work import Given, Parts, Plan
+from dalle.sampling.work import Parts, Plan
 from dalle.tokenizers.kinds import PromptTokenizer
 
 
@@ -122,10 +121,15 @@ class Pipeline:
         wanted = wanted_of(prompts, request, seeds=seeds, num_samples=num_samples)
         if request.rank_by == "clip" and self.reranker is None:
             raise InputError("rank_by is clip, but no CLIP came with the model; give one to load")
+        given = None
+        if request.image is not None and request.rect is not None:
+            given = encode_prompt(
+                request.image, request.rect, self.image_tokenizer, self.model.device
+            )
         plan = Plan(
             request=request,
             sampling=request.sampling(self.sampling),
-            given=self._encode_image(request),
+            given=given,
             progress=progress,
         )
         return paint(self._parts, wanted, plan)
@@ -256,12 +260,3 @@ class Pipeline:
             origin=self.origin,
             processes=self.processes,
         )
-
-    @torch.no_grad()
-    def _encode_image(self, request: Request) -> Given | None:
-        if request.image is None or request.rect is None:
-            return None
-        keep = kept_cells(request.rect, grid=self.model.layout.grid)
-        pixels = image_prompt(request.image, image_size=self.image_tokenizer.image_size)
-        codes = self.image_tokenizer.encode(pixels.to(self.model.device))[0].cpu()
-        return Given(codes=codes, keep=keep, rect=request.rect)
