@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dalle.models.dalle import Dalle, DalleConfig
 from dalle.nn.linear import weights_kept
-from dalle.sampling.filters import Sampling, draw_token, uniform_table
+from dalle.sampling.filters import Sampling, draw_token, noise_table
 from dalle.sampling.fixed_step import FixedStep
 from dalle.sampling.launches import LaunchShape
 
@@ -53,9 +53,10 @@ def drawing() -> dict[str, dict[str, Callable[[], Tensor]]]:
     """Ways to draw a token for each row, by how it is filtered."""
     torch.manual_seed(0)
     logits, uniform = 2 * torch.randn(ROWS, IMAGE), torch.rand(ROWS)
+    noise = torch.randint(2**63 - 1, (ROWS,))
 
     def ours(sampling: Sampling) -> Callable[[], Tensor]:
-        return lambda: draw_token(logits, uniform, sampling)
+        return lambda: draw_token(logits, noise, sampling)
 
     def one_sum() -> Tensor:
         upto = torch.softmax(logits, dim=-1).cumsum(dim=-1)
@@ -97,7 +98,7 @@ def guidance() -> dict[str, Callable[[], None]]:
         one = FixedStep(model, shape, sampling, nulls=nulls, record=False)
         one.begin(
             texts,
-            uniform=uniform_table(list(range(len(texts))), 1024),
+            noise=noise_table(list(range(len(texts))), 1024),
             given=torch.zeros(1024, dtype=torch.long),
             keep=torch.arange(1024) < SLOT,
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
+from dalle.nn.ahead import EVERY_SLOT, SlotsAhead
 from dalle.nn.attention import Attend, WholeStream
 from dalle.nn.cache import Cache, ImageStep, Prefill
 from dalle.nn.masks import Pattern, PatternName, published_patterns
@@ -179,9 +180,19 @@ class ImageDecoder(nn.Module):
     def new_cache(self, *, prompts: int, samples: int, nulls: int = 0) -> Cache:
         """Room for the keys and values of `prompts` conditions with `samples` pictures each, and
         for as many pictures again without a caption, which share `nulls` ones."""
+        return self._cache(self.patterns, prompts=prompts, samples=samples, nulls=nulls)
+
+    def new_cache_of_all_slots(self, *, prompts: int, samples: int, nulls: int = 0) -> Cache:
+        """The same for `step_ahead`, with room for every image slot in all layers."""
+        patterns = (EVERY_SLOT,) * len(self.patterns)
+        return self._cache(patterns, prompts=prompts, samples=samples, nulls=nulls)
+
+    def _cache(
+        self, patterns: tuple[Pattern, ...], *, prompts: int, samples: int, nulls: int
+    ) -> Cache:
         return Cache(
             layout=self.layout,
-            patterns=self.patterns,
+            patterns=patterns,
             prompts=prompts,
             samples=samples,
             nulls=nulls,
@@ -220,6 +231,21 @@ class ImageDecoder(nn.Module):
         embedded = (self.image_embedding(codes) + (row + col)).unsqueeze(1)
         hidden = self.run(embedded, ImageStep(cache, slot))
         return self.image_logits(hidden[:, 0])
+
+    def step_ahead(
+        self, codes: Int[Tensor, "b w"], slots: Int[Tensor, "b w"], cache: Cache
+    ) -> Float[Tensor, "b w image_vocab"]:
+        """Logits of the tokens at consecutive slots of each picture, given the ones before them.
+
+        Those of a slot are what `step` gives, if all codes before it are what they will be in the
+        end. `cache` is one of all slots.
+        """
+        row, col = slots // self.layout.cols, slots % self.layout.cols
+        places = self.row_embedding(row) + self.col_embedding(col)
+        hidden = self.run(
+            self.image_embedding(codes) + places, SlotsAhead(cache, self.patterns, slots)
+        )
+        return self.image_logits(hidden)
 
     def run(self, embedded: Float[Tensor, "b t d"], attend: Attend) -> Float[Tensor, "b t d"]:
         """The transformer over some slots, in the precision of its weights."""

@@ -68,6 +68,8 @@ class Cache:
             zeros = torch.zeros(allowed.shape, dtype=dtype, device=device)
             return zeros.masked_fill(~allowed, float("-inf"))
 
+        unread = {pattern: unless(table.reads) for pattern, table in tables.items()}
+
         def layer(pattern: Pattern, table: KeptSlots) -> LayerCache:
             return LayerCache(
                 text_keys=empty(self.prompts, layout.image_start),
@@ -75,7 +77,7 @@ class Cache:
                 image_keys=empty(pictures, table.kept),
                 image_values=empty(pictures, table.kept),
                 slots=table,
-                unread=unless(table.reads),
+                unread=unread[pattern],
                 unread_text=None
                 if pattern.reads_all_text
                 else unless(may_attend(pattern, layout, image, text)),

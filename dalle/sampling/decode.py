@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dalle.errors import InputError
 from dalle.nn.linear import weights_kept
 from dalle.protocols import Decoder
-from dalle.sampling.filters import Sampling, uniform_table
+from dalle.sampling.filters import Sampling, noise_table
 from dalle.sampling.fixed_step import FixedSteps
 from dalle.sampling.launches import Launch, LaunchShape, launch_shape, launches
 
@@ -93,16 +93,17 @@ def sample_codes(
         step = steps.get(model, texts, shape, sampling)
         known = step.begin(
             texts[one.prompts],
-            uniform=uniform_table([seeds[i] for i in one.pictures], layout.image),
+            noise=noise_table([seeds[i] for i in one.pictures], layout.image),
             given=given.flatten(),
             keep=keep.flatten(),
         )
         different = len(set(one.pictures))
         tell(different, known)
         with weights_kept():
-            for _ in range(known, layout.image):
-                step.play()
-                tell(different, 1)
+            while known < layout.image:
+                went_on = step.play()
+                known += went_on
+                tell(different, went_on)
         parts.append(_real(one, step.codes.t().unflatten(1, layout.grid).cpu(), step.log_prob))
         if sampled is not None:
             sampled(parts[-1])

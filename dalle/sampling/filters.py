@@ -1,9 +1,8 @@
-"""From the logits of the next token to one token, given one uniform number.
+"""From the logits of the next token to one token, given one number that stands for all its noise.
 
 Nothing sorts the vocabulary, nor looks at a number on the host: a step can be recorded.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,11 @@ from torch.nn import functional as F
 from dalle.errors import InputError
 
 BLOCK = 128
-"""Codes that are summed before they are searched."""
+"""Tokens that are drawn as one before it is drawn among them."""
+GOLDEN, FIRST, SECOND = (
+    c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+"""Of the generator SplitMix64, as signed numbers."""
 UNIT = 2.0**40
 """Probabilities are added up as whole numbers of 1 / UNIT, so that no order of adding matters."""
 DIGIT_BITS = 10
@@ -55,13 +58,19 @@ def guide(
 
 
 def draw_token(
-    logits: Float[Tensor, "b v"], uniform: Float[Tensor, " b"], sampling: Sampling
+    logits: Float[Tensor, "b v"], noise: Int[Tensor, " b"], sampling: Sampling
 ) -> Int[Tensor, " b"]:
-    """One token for each row: the inverse of the filtered distribution at `uniform`.
+    """One token for each row, distributed as the filtered logits say: a function of row and noise.
+
+    It is the winner of a race, in which a token arrives after an exponential time over its
+    probability: another one wins only where two would arrive at nearly the same time. What the
+    logits are rounded to, which depends on how many are computed at once, then hardly ever
+    matters; between thousands of neighbours on one line from 0 to 1 it would at every second
+    picture.
 
     Args:
         logits: float32.
-        uniform: 0 <= u < 1, one number for each row.
+        noise: 0 <= number < 2^63, one for each row.
     """
     if sampling.temperature == 0.0:
         return logits.argmax(dim=-1)
@@ -72,14 +81,14 @@ def draw_token(
             before = probabilities.cumsum(dim=-1) - probabilities
             # The first one always stays: nothing is before it.
             probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
-        return tokens.gather(1, _invert(probabilities, uniform).unsqueeze(1)).squeeze(1)
+        return tokens.gather(1, _first(probabilities, _times(noise, tokens))).squeeze(1)
     if sampling.temperature != 1.0:
         logits = logits / sampling.temperature
     probabilities = torch.softmax(logits, dim=-1)
     if sampling.top_p is not None and sampling.top_p < 1.0:
         fewest = fewest_that_reach(probabilities, sampling.top_p)
         probabilities = probabilities.masked_fill(~fewest, 0.0)
-    return _invert(probabilities, uniform)
+    return _draw_by_blocks(probabilities, noise)
 
 
 def fewest_that_reach(probabilities: Float[Tensor, "b v"], top_p: float) -> Bool[Tensor, "b v"]:
@@ -116,25 +125,46 @@ def fewest_that_reach(probabilities: Float[Tensor, "b v"], top_p: float) -> Bool
     return kept | (bits > least)
 
 
-def _invert(weights: Float[Tensor, "b v"], uniform: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-    """The token at which the sum of weights passes the `uniform` part of the whole."""
-    size = math.gcd(weights.shape[-1], BLOCK)
+def _draw_by_blocks(weights: Float[Tensor, "b v"], noise: Int[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """A race among blocks of tokens, and one among those of the winner: few numbers are needed."""
+    size = min(BLOCK, weights.shape[-1])
+    if left := -weights.shape[-1] % size:
+        weights = F.pad(weights, (0, left))
     blocks = weights.unflatten(-1, (-1, size))
-    upto = blocks.sum(dim=-1).cumsum(dim=-1)
-    sought = _below(uniform.unsqueeze(1) * upto[:, -1:], upto[:, -1:])
-    block = torch.searchsorted(upto, sought, right=True)
-    before = F.pad(upto, (1, 0)).gather(1, block)
-    own = blocks.gather(1, block.unsqueeze(2).expand(-1, -1, size)).squeeze(1).cumsum(dim=-1)
-    place = torch.searchsorted(own, _below(sought - before, own[:, -1:]), right=True)
-    return (block * size + place).squeeze(1)
+    count = blocks.shape[1]
+    times = _times(noise, torch.arange(count + size, device=weights.device))
+    block = _first(blocks.sum(dim=-1), times[:, :count])
+    own = blocks.gather(1, block.unsqueeze(2).expand(-1, -1, size)).squeeze(1)
+    return (block * size + _first(own, times[:, count:])).squeeze(1)
 
 
-def _below(sought: Float[Tensor, "b 1"], total: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
-    # It may have been rounded up to the total, which no token would exceed.
-    return torch.minimum(sought, torch.nextafter(total, torch.zeros_like(total)))
+def _first(weights: Float[Tensor, "b n"], times: Float[Tensor, "b n"]) -> Int[Tensor, "b 1"]:
+    """Who arrives first; who has weight 0 never does."""
+    return (weights / times).argmax(dim=-1, keepdim=True)
 
 
-def uniform_table(seeds: list[int], slots: int) -> Float[Tensor, "slots n"]:
-    """One number in [0, 1) for each slot of each seed: a function of (seed, slot) alone."""
-    columns = [torch.rand(slots, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(columns, dim=1)
+def _times(noise: Int[Tensor, " b"], keys: Int[Tensor, "*b n"]) -> Float[Tensor, "b n"]:
+    """Exponential times, each a function of its row's number and a key: step `key` of SplitMix64.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    x = noise.unsqueeze(1) + keys * GOLDEN
+    x = (x ^ _shifted(x, 30)) * FIRST
+    x = (x ^ _shifted(x, 27)) * SECOND
+    part = (_shifted(x ^ _shifted(x, 31), 32).float() + 0.5) * 2.0**-32
+    return -torch.log1p(-part)
+
+
+def _shifted(x: Int[Tensor, "*n"], bits: int) -> Int[Tensor, "*n"]:
+    # As a number without sign: zeros come in.
+    return (x >> bits) & ((1 << 64 - bits) - 1)
+
+
+def noise_table(seeds: list[int], slots: int) -> Int[Tensor, "slots n"]:
+    """One number in [0, 2^63) for each slot of each seed: a function of (seed, slot) alone."""
+
+    def column(seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(2**63 - 1, (slots,), generator=generator)
+
+    return torch.stack([column(seed) for seed in seeds], dim=1)

@@ -8,10 +8,12 @@ slots of all launches of its shape; on the CPU the very same function is called.
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
+from dalle.models.image_decoder import ImageDecoder
 from dalle.protocols import Decoder
+from dalle.sampling.ahead import AheadSteps, pays
 from dalle.sampling.filters import Sampling, draw_token, guide
 from dalle.sampling.graph import recorded
 from dalle.sampling.launches import LaunchShape
@@ -45,7 +47,7 @@ class FixedStep:
         self.last = torch.zeros(pictures, dtype=torch.long, device=device)
         self.codes = torch.zeros(layout.image, pictures, dtype=torch.long, device=device)
         self.log_prob = torch.zeros(pictures, device=device)
-        self.uniform = torch.zeros(layout.image, pictures, device=device)
+        self.noise = torch.zeros(layout.image, pictures, dtype=torch.long, device=device)
         self.keep = torch.zeros(layout.image, dtype=torch.bool, device=device)
         self._record = record and device.type == "cuda"
         self._play: Callable[[], None] | None = None
@@ -54,7 +56,7 @@ class FixedStep:
         self,
         texts: Shaped[Tensor, "groups *slots"],
         *,
-        uniform: Float[Tensor, "image pictures"],
+        noise: Int[Tensor, "image pictures"],
         given: Int[Tensor, " image"],
         keep: Bool[Tensor, " image"],
     ) -> int:
@@ -64,13 +66,14 @@ class FixedStep:
             The first slot to sample: those before it are kept as given.
         """
         if self._record and self._play is None:
-            self._start(texts, uniform, given, keep)
+            self._start(texts, noise, given, keep)
             self._play = recorded(self.advance, before=self.slot.zero_)
-        return self._start(texts, uniform, given, keep)
+        return self._start(texts, noise, given, keep)
 
-    def play(self) -> None:
-        """`advance`, by whichever way is fastest here."""
+    def play(self) -> int:
+        """`advance`, by whichever way is fastest here; it goes on by one slot."""
         (self._play or self.advance)()
+        return 1
 
     def advance(self) -> None:
         """Sample one slot of every picture, and go on to the next."""
@@ -81,7 +84,7 @@ class FixedStep:
         steered = conditional
         if self.nulls:
             steered = guide(conditional, logits[pictures:], self.sampling.guidance)
-        drawn = draw_token(steered, self.uniform.index_select(0, slot)[0], self.sampling)
+        drawn = draw_token(steered, self.noise.index_select(0, slot)[0], self.sampling)
         kept = self.keep.index_select(0, slot)
         torch.where(kept, self.codes.index_select(0, slot)[0], drawn, out=self.last)
         self.codes.index_copy_(0, slot, self.last.unsqueeze(0))
@@ -92,12 +95,12 @@ class FixedStep:
     def _start(
         self,
         texts: Shaped[Tensor, "groups *slots"],
-        uniform: Float[Tensor, "image pictures"],
+        noise: Int[Tensor, "image pictures"],
         given: Int[Tensor, " image"],
         keep: Bool[Tensor, " image"],
     ) -> int:
         known = int(keep.long().cumprod(0).sum())
-        self.uniform.copy_(uniform)
+        self.noise.copy_(noise)
         self.keep.copy_(keep)
         self.codes.copy_(given.unsqueeze(1).expand_as(self.codes))
         self.log_prob.zero_()
@@ -116,7 +119,7 @@ class FixedSteps:
     def __init__(self, *, record: bool) -> None:
         self._record = record
         self._kind: object = None
-        self._step: FixedStep | None = None
+        self._step: FixedStep | AheadSteps | None = None
 
     def get(
         self,
@@ -124,7 +127,7 @@ class FixedSteps:
         texts: Shaped[Tensor, "prompts *slots"],
         shape: LaunchShape,
         sampling: Sampling,
-    ) -> FixedStep:
+    ) -> FixedStep | AheadSteps:
         """The step for launches of these prompts."""
         nulls = 0
         if sampling.guidance != 1.0:
@@ -134,5 +137,9 @@ class FixedSteps:
         if self._step is None or self._kind != kind:
             self._step = None  # its memory goes before more is taken
             self._kind = kind
-            self._step = FixedStep(model, shape, sampling, nulls=nulls, record=self._record)
+            rows = shape.size * (2 if nulls else 1)
+            if isinstance(model, ImageDecoder) and pays(model, rows):
+                self._step = AheadSteps(model, shape, sampling, nulls=nulls)
+            else:
+                self._step = FixedStep(model, shape, sampling, nulls=nulls, record=self._record)
         return self._step

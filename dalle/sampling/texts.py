@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from dalle.errors import InputError
@@ -13,7 +13,7 @@ from dalle.models.captioning import CaptionDecoder
 from dalle.nn.cache import Cache
 from dalle.nn.linear import weights_kept
 from dalle.protocols import TextDecoder
-from dalle.sampling.filters import Sampling, draw_token, uniform_table
+from dalle.sampling.filters import Sampling, draw_token, noise_table
 from dalle.sampling.launches import launch_shape, launches
 
 
@@ -49,7 +49,7 @@ def complete_text(
         lambda last, slot: model.text_step(last, slot, cache),
         known[:, -1],
         range(known_slots, slots - 1),
-        uniform=uniform_table(seeds, slots).to(device),
+        noise=noise_table(seeds, slots).to(device),
         sampling=sampling,
         end=model.end_of_text,
     )
@@ -95,7 +95,7 @@ def write_captions(
             partial(_caption_step, model, cache),
             torch.full((len(mine),), model.start, device=model.device),
             range(model.slots),
-            uniform=uniform_table(mine, model.slots).to(model.device),
+            noise=noise_table(mine, model.slots).to(model.device),
             sampling=sampling,
             end=model.end,
         )
@@ -113,7 +113,7 @@ def write_tokens(
     last: Int[Tensor, " n"],
     slots: range,
     *,
-    uniform: Float[Tensor, "slots n"],
+    noise: Int[Tensor, "slots n"],
     sampling: Sampling,
     end: int,
 ) -> list[list[int]]:
@@ -123,7 +123,7 @@ def write_tokens(
         step: from the tokens in a slot to the logits of those of the next one; the last of the
             vocabulary is the end.
         last: the tokens in the first of the slots.
-        uniform: what each slot of each text draws with.
+        noise: what each slot of each text draws with.
 
     Returns:
         What was drawn for each text, without its end.
@@ -132,7 +132,7 @@ def write_tokens(
     ended = torch.zeros_like(last, dtype=torch.bool)
     with weights_kept():
         for slot in slots:
-            last = draw_token(step(last, slot), uniform[slot], sampling)
+            last = draw_token(step(last, slot), noise[slot], sampling)
             drawn.append(last)
             ended = ended | (last == end)
             if bool(ended.all()):

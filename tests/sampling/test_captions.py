@@ -7,7 +7,7 @@ from PIL import Image
 
 from dalle.errors import InputError
 from dalle.models.captioning import CaptionDecoder
-from dalle.sampling.filters import Sampling, draw_token, uniform_table
+from dalle.sampling.filters import Sampling, draw_token, noise_table
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.texts import write_captions
 from tests.fakes import FlatTokenizer, fill_with_noise, tiny_dalle, tiny_text_tokenizer
@@ -19,7 +19,7 @@ GRID = (4, 3)
 def pipeline() -> Pipeline:
     text = tiny_text_tokenizer()
     model = tiny_dalle(text, both_orders=True)
-    fill_with_noise(model, std=0.3)
+    fill_with_noise(model, std=0.6)
     return Pipeline(
         model, text_tokenizer=text, image_tokenizer=FlatTokenizer(vocab_size=16, grid=GRID)
     )
@@ -46,7 +46,7 @@ def test_each_token_is_drawn_from_the_whole_stream_with_its_own_number(
     written = write_captions(
         decoder, codes, picture_of=picture_of, seeds=seeds, sampling=sampling, launch=4
     )
-    table = uniform_table(seeds, decoder.slots)
+    table = noise_table(seeds, decoder.slots)
     for i, tokens in enumerate(written):
         stream = torch.tensor([[decoder.start, *tokens, *[0] * 12][:12]])
         with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from dalle.errors import InputError
 from dalle.models.dalle import Dalle, DalleConfig
 from dalle.sampling.decode import sample_codes
-from dalle.sampling.filters import Sampling, draw_token, uniform_table
+from dalle.sampling.filters import Sampling, draw_token, noise_table
 from dalle.sampling.texts import complete_text
 from tests.fakes import fill_with_noise
 
@@ -51,7 +51,7 @@ def test_each_slot_draws_with_its_own_number_of_the_table(model, texts):
         model, texts, prompt_of=[0, 1, 2], seeds=[3, 4, 5], sampling=sampling, launch=4
     )
     codes = sampled.codes.flatten(1)
-    logits, table = model(texts, codes).image, uniform_table([3, 4, 5], 15)
+    logits, table = model(texts, codes).image, noise_table([3, 4, 5], 15)
     redrawn = [draw_token(logits[:, p], table[p], sampling) for p in range(15)]
     assert torch.equal(torch.stack(redrawn, dim=1), codes)
 

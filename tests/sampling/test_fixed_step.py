@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dalle.models.dalle import Dalle, DalleConfig
 from dalle.nn import layer_cache
 from dalle.sampling.decode import sample_codes
-from dalle.sampling.filters import Sampling, uniform_table
+from dalle.sampling.filters import Sampling, noise_table
 from dalle.sampling.fixed_step import FixedStep, FixedSteps
 from dalle.sampling.launches import LaunchShape
 from tests.fakes import fill_with_noise
@@ -75,7 +75,7 @@ def start(step: FixedStep, *, seed: int = 0, keep: int = 0) -> int:
     given = torch.randint(0, 128, (image,), generator=torch.Generator().manual_seed(2))
     return step.begin(
         texts(step.shape.groups),
-        uniform=uniform_table([seed + i for i in range(pictures)], image),
+        noise=noise_table([seed + i for i in range(pictures)], image),
         given=given,
         keep=torch.arange(image) < keep,
     )
@@ -88,7 +88,7 @@ def addresses(step: FixedStep) -> list[int]:
         for layer in step.cache.layers
         for tensor in (layer.text_keys, layer.text_values, layer.image_keys, layer.image_values)
     ]
-    own = [step.slot, step.last, step.codes, step.log_prob, step.uniform, step.keep]
+    own = [step.slot, step.last, step.codes, step.log_prob, step.noise, step.keep]
     return [tensor.data_ptr() for tensor in own + layers]
 
 
@@ -189,7 +189,7 @@ def test_a_step_is_recorded_and_frees_what_it_took(model: Dalle) -> None:
     step = FixedStep(there, LaunchShape(1, 4), Sampling(), nulls=0, record=True)
     step.begin(
         texts(1).cuda(),
-        uniform=uniform_table([0, 1, 2, 3], ROWS * COLS),
+        noise=noise_table([0, 1, 2, 3], ROWS * COLS),
         given=torch.zeros(ROWS * COLS, dtype=torch.long),
         keep=torch.zeros(ROWS * COLS, dtype=torch.bool),
     )
