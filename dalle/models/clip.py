@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -257,6 +257,9 @@ class Encoder(nn.Module):
 
 class EncoderBlock(nn.Module):
     """Attention and MLP, each behind a layer norm and added to the stream."""
+
+    compiled: ClassVar = ("forward",)
+    """See `dalle.nn.transformer.Block`; this one's attention is plain products."""
 
     def __init__(self, width: int, *, heads: int, depth: int) -> None:
         super().__init__()
