@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +91,25 @@ def list_rows(name: str, value: Any) -> Iterator[Row]:
 def _lines(file: Path) -> Iterator[Row]:
     """Of lines that are too long only the beginning is read; blank ones are no rows."""
     with file.open("rb") as stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
+        readline, number = _reader_of_lines(stream), 0
+        while line := readline(MAX_LINE_BYTES + 1):
             number += 1
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
                 yield f"{file.name}:{number}", _parse(line)
             while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                line = stream.readline(MAX_LINE_BYTES + 1)
+                line = readline(MAX_LINE_BYTES + 1)
+
+
+def _reader_of_lines(stream: io.BufferedReader) -> Callable[[int], bytes]:
+    """Lines in UTF-8, also where a mark says that they are in UTF-16 or UTF-32."""
+    encoding = encoding_of(stream.read(4))
+    stream.seek(0)
+    if encoding == "utf-8-sig":
+        return stream.readline
+    text = io.TextIOWrapper(stream, encoding, errors="replace", newline="\n")
+    return lambda most: text.readline(most).encode()
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from dalle.data.handing import Handed, HandedParts
 from dalle.data.parts import Part, Parts
 from dalle.data.streamed import StreamParts
+from dalle.device_memory import keep_freed_memory
 from dalle.errors import DataError
 
 POLL_SECONDS = 5.0
@@ -96,7 +98,7 @@ def _start(
     *,
     timeout: float,
     pinned: bool,
-) -> Iterator[Part]:
+) -> Iterator[Handed | Part]:
     # Without it, `tokenizers` prints a warning in every worker: it was used before the fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     in_main = threading.current_thread() is threading.main_thread()
@@ -106,13 +108,13 @@ def _start(
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         workers = iter(
             DataLoader(
-                parts,
+                HandedParts(parts=parts),
                 batch_size=None,
                 sampler=items,  # type: ignore[arg-type]
                 num_workers=num_workers,
                 pin_memory=pinned,
                 timeout=min(POLL_SECONDS, timeout),
-                worker_init_fn=_ignore_interrupt,
+                worker_init_fn=_settle,
                 generator=torch.Generator(),  # the global one stays untouched
             )
         )
@@ -123,12 +125,13 @@ def _start(
     return workers
 
 
-def _wait_for(workers: Iterator[Part], timeout: float) -> Part:
+def _wait_for(workers: Iterator[Handed | Part], timeout: float) -> Part:
     """The next part; torch looks after its workers each time its own waiting ends."""
     waited = 0.0
     while True:
         try:
-            return next(workers)
+            part = next(workers)
+            return part if isinstance(part, Part) else part.taken()
         except RuntimeError as error:
             if str(error).startswith("Caught"):  # `read` raised it, and no worker was lost
                 raise
@@ -139,6 +142,8 @@ def _wait_for(workers: Iterator[Part], timeout: float) -> Part:
                 raise _WorkerLost(f"no answer for {timeout:.0f} s") from None
 
 
-def _ignore_interrupt(_: int) -> None:
-    """Ctrl-C reaches all processes: the workers go on, so that the step can end and be saved."""
+def _settle(_: int) -> None:
+    """What each worker begins with."""
+    # Ctrl-C reaches all processes: the workers go on, so that the step can end and be saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()

@@ -129,13 +129,14 @@ def test_nothing_usable_is_an_error(folder: Path) -> None:
         open_table(folder / "other.jsonl")
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "json"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_tables_may_be_unicode_text_of_windows(folder: Path, kind: str, encoding: str) -> None:
     text = {
         "csv": "file_name,text\nimg0.png,grün\n",
         "tsv": "file_name\ttext\nimg0.png\tgrün\n",
         "json": '[{"file_name": "img0.png", "text": "grün"}]',
+        "jsonl": '{"file_name": "img0.png",\r\n\n{"file_name": "img0.png", "text": "grün"}\n',
     }[kind]
     (folder / f"rows.{kind}").write_text(text, encoding=encoding)
     assert rows(open_table(folder / f"rows.{kind}")) == [("img0.png", ("grün",))]
