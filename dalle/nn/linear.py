@@ -107,52 +107,24 @@ def product(x: Float[Tensor, "n i"], weight: Float[Tensor, "o i"]) -> Float[Tens
 
 
 def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What `torch.compile` sees: what would go to oneDNN is one operator to it."""
+    """What `torch.compile` sees: products by one operator, where they might go to oneDNN."""
     if (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
     ):
-        return _linear_operator(x, weight, bias)
+        return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
 
 
 @torch.library.custom_op("dalle::linear", mutates_args=())
-def _linear_operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return linear(x, weight, bias)
 
 
-@torch.library.custom_op("dalle::product", mutates_args=())
-def _product_operator(x: Tensor, weight: Tensor) -> Tensor:
-    return product(x, weight)
-
-
-@_linear_operator.register_fake
+@_operator.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return x.new_empty(*x.shape[:-1], weight.shape[0])
-
-
-@_product_operator.register_fake
-def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
-
-
-def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-
-
-def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    x, weight = ctx.saved_tensors
-    rows = gradient.flatten(0, -2)
-    by_x, by_weight, by_bias = ctx.needs_input_grad
-    return (
-        _product_operator(rows, weight.t()).view_as(x) if by_x else None,
-        _product_operator(rows.t(), x.flatten(0, -2).t()) if by_weight else None,
-        rows.sum(0) if by_bias else None,
-    )
-
-
-_linear_operator.register_autograd(_gradients, setup_context=_keep_inputs)
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
@@ -233,6 +205,8 @@ def _onednn() -> Callable[..., Tensor] | None:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _operator(x, weight, bias)
     operator = _onednn()
     assert operator is not None
     return operator(x, weight, bias, "none", [], "")
