@@ -28,9 +28,9 @@ lint: $(READY)
 types: $(READY)
 	$(RUN) -m mypy
 
-# All that CI asserts. pytest's closing line is the last.
+# All that CI asserts, on two cores. pytest's closing line is the last.
 test: lint types
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadgroup
 
 # What takes hours: the tests, every way of resuming under every strategy, and a whole demo.
 proof: test

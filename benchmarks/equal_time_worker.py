@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer import REPOSITORIES, module, package
+from peer import REPOSITORIES, dalle_pytorch_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,13 +102,7 @@ class DallePytorch(Contender):
     own_clip = 0.5
 
     def __init__(self, name: str, folder: Path, settings: dict[str, Any]) -> None:
-        package(folder, "DALLE-pytorch/dalle_pytorch", "dalle_pytorch")
-        empty = type("Empty", (), {})
-        module("dalle_pytorch.vae", OpenAIDiscreteVAE=empty, VQGanVAE=empty)
-        module("dalle_pytorch.distributed_utils", is_distributed=False)
-        root = sys.modules["dalle_pytorch"]
-        root.distributed_utils = sys.modules["dalle_pytorch.distributed_utils"]  # type: ignore[attr-defined]
-        theirs = importlib.import_module("dalle_pytorch.dalle_pytorch")
+        theirs = dalle_pytorch_model(folder)
         size = settings["model"]
         sparse = ("axial_row", "axial_col", "axial_row", "axial_row")
         patterns = (*(sparse * size["depth"])[: size["depth"] - 1], "conv_like")

@@ -51,19 +51,7 @@ def dalle_pytorch(
     folder: Path, mode: str, batch: int, dtype: torch.dtype, *, patterns: str
 ) -> Step:
     """lucidrains/DALLE-pytorch. Its feed-forward has 1.5 times the parameters of ours."""
-    package(folder, "DALLE-pytorch/dalle_pytorch", "dalle_pytorch")
-    empty = type("Empty", (), {})
-    module("dalle_pytorch.vae", OpenAIDiscreteVAE=empty, VQGanVAE=empty)
-    module(
-        "dalle_pytorch.distributed_utils",
-        is_distributed=False,
-        using_backend=lambda *kinds: False,
-        DeepSpeedBackend=None,
-    )
-    sys.modules["dalle_pytorch"].distributed_utils = sys.modules[  # type: ignore[attr-defined]
-        "dalle_pytorch.distributed_utils"
-    ]
-    theirs = importlib.import_module("dalle_pytorch.dalle_pytorch")
+    theirs = dalle_pytorch_model(folder)
     sparse = ("axial_row", "axial_col", "axial_row", "axial_row", "axial_row", "conv_like")
     model = theirs.DALLE(
         dim=WIDTH,
@@ -219,6 +207,23 @@ def rudalle(folder: Path, mode: str, batch: int, dtype: torch.dtype) -> Step:
         return lambda: backward(model, model(stream, mask, return_loss=True)[0])
     _, cache = model(stream[:, :KNOWN], mask, use_cache=True, cache=None)
     return lambda: model(stream[:, : KNOWN + 1], mask, use_cache=True, cache=dict(cache))
+
+
+def dalle_pytorch_model(folder: Path) -> Any:
+    """The module of DALLE-pytorch's model, without its published VAEs and its clusters."""
+    package(folder, "DALLE-pytorch/dalle_pytorch", "dalle_pytorch")
+    empty = type("Empty", (), {})
+    module("dalle_pytorch.vae", OpenAIDiscreteVAE=empty, VQGanVAE=empty)
+    module(
+        "dalle_pytorch.distributed_utils",
+        is_distributed=False,
+        using_backend=lambda *kinds: False,
+        DeepSpeedBackend=None,
+    )
+    sys.modules["dalle_pytorch"].distributed_utils = sys.modules[  # type: ignore[attr-defined]
+        "dalle_pytorch.distributed_utils"
+    ]
+    return importlib.import_module("dalle_pytorch.dalle_pytorch")
 
 
 def backward(model: nn.Module, loss: torch.Tensor) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from interleaved import conditions, in_turns, report
 
-from dalle.training import loop
+from dalle.training import steps
 from dalle.training.loop import TrainConfig, train
 from dalle.training.optim import OptimConfig
 from tests.toys import ToyConfig, ToySource, ToyTask
@@ -66,7 +66,7 @@ def main() -> None:
     report(rows, flags.json, parameters=parameters, megabytes_of_a_step=megabytes, **conditions())
 
 
-class WaitingSaver(loop.Saver):
+class WaitingSaver(steps.Saver):
     """As it would be without the background."""
 
     def save(self, step: int, **more: object) -> None:  # type: ignore[override]
@@ -81,11 +81,11 @@ def config(width: int) -> ToyConfig:
 
 
 def run(
-    width: int, folder: Path, *, save_every: int, saver: type[loop.Saver] = loop.Saver
+    width: int, folder: Path, *, save_every: int, saver: type[steps.Saver] = steps.Saver
 ) -> list[float]:
     """Train; the seconds between one update's beginning and the next one's."""
     began: list[float] = []
-    usual, loop.Saver = loop.Saver, saver  # type: ignore[misc]
+    usual, steps.Saver = steps.Saver, saver  # type: ignore[misc]
     try:
         with tempfile.TemporaryDirectory(dir=folder) as out:
             train(
@@ -103,7 +103,7 @@ def run(
                 out=out,
             )
     finally:
-        loop.Saver = usual  # type: ignore[misc]
+        steps.Saver = usual  # type: ignore[misc]
     return [after - before for before, after in itertools.pairwise(began)]
 
 

@@ -30,7 +30,8 @@ from links import Cluster
 from simulate_scaling import measure, simulate
 
 from dalle.models.dalle import DalleConfig
-from dalle.training.dalle_task import DalleObjective, DalleTask
+from dalle.training.dalle_objective import DalleObjective
+from dalle.training.dalle_task import DalleTask
 from dalle.training.finite import FiniteCheck
 from dalle.training.launch import open_world
 from dalle.training.settings import TrainConfig

@@ -45,11 +45,16 @@ install_import_hook("dalle", "tests.annotations.checked")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out the tests that need a GPU where there is none."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason=_NO_GPU))
+    """Leave out the tests that need a GPU where there is none; say which tests stay together.
+
+    Where several processes share the tests (-n), a file is one's, since its tests share what they
+    make. Tests that start several processes of their own are all one's: there would be too many.
+    """
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason=_NO_GPU))
+        alone = item.get_closest_marker("distributed")
+        item.add_marker(pytest.mark.xdist_group("distributed" if alone else str(item.path)))
 
 
 def _wrongly_skipped(config: pytest.Config) -> list[str]:

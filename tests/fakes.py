@@ -1,14 +1,20 @@
 """Small stand-ins for the parts of a pipeline, and small real ones."""
 
 import weakref
+from collections.abc import Iterable
+from random import Random
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
+from dalle.data.parts import stack
 from dalle.models.clip import Clip, ClipConfig, TowerConfig
 from dalle.models.dalle import Dalle, DalleConfig
 from dalle.models.dvae import Dvae, DvaeConfig
+from dalle.protocols import Batch, Sample, Task
 from dalle.tokenizers.text import TextTokenizer
 
 CAPTIONS = ["a red cube", "a blue circle on a table", "a green triangle above a red star"]
@@ -118,3 +124,23 @@ def tiny_clip(tokenizer: TextTokenizer, *, seed: int = 0) -> Clip:
             text=tower,
         )
     ).eval()
+
+
+def fill_with_noise(model: nn.Module, *, std: float) -> None:
+    """Let every parameter matter: heads start at zero as published."""
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=std)
+
+
+def noise_sample(
+    height: int, width: int, *, seed: int, captions: tuple[str, ...], key: str = "x"
+) -> Sample:
+    """A captioned picture of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Sample(key=key, image=Image.fromarray(pixels), captions=captions)
+
+
+def batch_of(task: Task, samples: Iterable[Sample], *, train: bool = False) -> Batch:
+    """What a task reads of samples, each with the draws of its number, without those left out."""
+    read = [task.read(sample, Random(i), train=train) for i, sample in enumerate(samples)]
+    return task.prepare(stack([row for row in read if row is not None]))

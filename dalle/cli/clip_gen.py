@@ -25,7 +25,7 @@ from dalle.presets.decoder import ConditionSettings
 from dalle.protocols import Source
 from dalle.sampling.joint_prompts import JointPrompts, read_condition
 from dalle.systems.clip_gen.task import ClipGenTask
-from dalle.training.dalle_task import Neighbours
+from dalle.training.neighbours import Neighbours
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

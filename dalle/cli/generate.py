@@ -1,6 +1,5 @@
 """`dalle generate`: pictures from prompts."""
 
-import sys
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from dalle.cli import plain
+from dalle.cli.drawing import draw, draw_and_save
 from dalle.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from dalle.sampling.joint_prompts import VectorPrompt
-    from dalle.sampling.picture import Picture
     from dalle.sampling.pipeline import Pipeline
     from dalle.sampling.prompts import PromptLine
     from dalle.sampling.request import Request, Wanted
@@ -122,9 +121,9 @@ def run(command: GenerateCommand) -> None:
             vectors = processes.on_main(lambda: _vectors(command, model))
             wanted = [*_wanted(prompts, request), *_wanted(vectors, request)]
             if processes.is_main:
-                _generate(model, wanted, request, command.out)
+                draw_and_save(model, wanted, request, command.out)
             else:
-                for _ in _pictures(model, wanted, request):
+                for _ in draw(model, wanted, request):
                     pass
         processes.barrier()  # whoever leaves early is missed
 
@@ -230,58 +229,3 @@ def _wanted(
             num_samples=request.num_samples if number is None else number,
             seed=request.seed if seed is None else seed,
         )
-
-
-def _pictures(
-    model: "Pipeline",
-    wanted: "list[Wanted]",
-    request: "Request",
-    progress: "Callable[[int], None] | None" = None,
-) -> "Iterator[list[Picture]]":
-    return model.generate_each(
-        [one.prompt for one in wanted],
-        request,
-        seeds=[one.seed for one in wanted],
-        num_samples=[one.num_samples for one in wanted],
-        progress=progress,
-    )
-
-
-def _generate(model: "Pipeline", wanted: "list[Wanted]", request: "Request", out: Path) -> None:
-    from tqdm import tqdm
-
-    from dalle.sampling.output import save_results
-
-    best: list[Picture] = []
-    with tqdm(
-        total=sum(one.num_samples for one in wanted) * model.model.layout.image,
-        desc="codes",
-        unit="code",
-        unit_scale=True,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-
-        def noted() -> "Iterator[list[Picture]]":
-            for pictures in _pictures(model, wanted, request, bar.update):
-                best.append(pictures[0])
-                yield pictures
-
-        saved = save_results(out, noted())
-    for picture in best:
-        print(_line(picture))
-    number, size = len(saved.pictures), model.processes.size
-    by = f" by {size} processes" if size > 1 else ""
-    print(f"{number} pictures{by} in {saved.folder}, everything about them in {saved.record}")
-    for sheet in saved.sheets:
-        print(f"contact sheet: {sheet}")
-
-
-def _line(picture: "Picture") -> str:
-    from dalle.sampling.prompts import printable
-
-    by = {"clip": "CLIP", "log_prob": "the model's own ln p(picture | text)"}[picture.score_kind]
-    return (
-        f"{printable(picture.prompt) or '(no prompt)'}: the best of {picture.made.num_samples} by "
-        f"{by} has {picture.score:.3f} (seed {picture.seed})"
-    )

@@ -1,13 +1,13 @@
 """`dalle reconstruct image|text`: the caption that reproduces a picture, the picture of a text."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from dalle.cli import plain
+from dalle.cli.drawing import codes_bar
 from dalle.cli.round_trip_parts import (
     By,
     TripSettings,
@@ -16,11 +16,6 @@ from dalle.cli.round_trip_parts import (
     picture_chooser,
     recorded,
 )
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from dalle.sampling.pipeline import Pipeline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +57,7 @@ def reconstruct_image(command: ReconstructImageCommand) -> None:
     image = open_image(command.picture.expanduser())
     pipeline = load_pipeline(trip)
     pictures = 0 if command.by == "log_prob" else trip.candidates * trip.per_candidate
-    with _bar(pictures, pipeline) as bar:
+    with codes_bar(pictures, pipeline) as bar:
         choose = caption_chooser(trip, pipeline, by=command.by, progress=bar.update)
         choice = choose(image, trip.seed)
     settings = recorded(trip, pipeline, by=command.by, picture=str(command.picture))
@@ -82,7 +77,7 @@ def reconstruct_text(command: ReconstructTextCommand) -> None:
     check_free(out)
     text = without_surrogates(command.text)
     pipeline = load_pipeline(trip)
-    with _bar(trip.candidates, pipeline) as bar:
+    with codes_bar(trip.candidates, pipeline) as bar:
         choice = picture_chooser(trip, pipeline, progress=bar.update)(text, trip.seed)
     save_picture_choice(out, text, choice, settings=recorded(trip, pipeline))
     for number in choice.ranking:
@@ -90,17 +85,3 @@ def reconstruct_text(command: ReconstructTextCommand) -> None:
         told = " | ".join(candidate.captions)
         print(plain(f"{candidate.score:9.4f}  seed {candidate.seed}: {told}"))
     print(f"all candidates and scores: {out}")
-
-
-def _bar(pictures: int, pipeline: "Pipeline") -> "tqdm[None]":
-    """Of the codes to be sampled; fewer come where candidates are equal."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=max(pictures, 0) * pipeline.model.layout.image,
-        desc="codes",
-        unit="code",
-        unit_scale=True,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )

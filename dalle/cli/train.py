@@ -32,9 +32,10 @@ from dalle.presets import ClipRun, DalleRun, VaeRun
 from dalle.presets.settings import height_and_width
 from dalle.protocols import Task
 from dalle.training.clip_task import ClipTask
-from dalle.training.dalle_task import DalleTask, Neighbours
+from dalle.training.dalle_task import DalleTask
 from dalle.training.dvae_task import DvaeTask
 from dalle.training.loop import train
+from dalle.training.neighbours import Neighbours
 
 NOT_KEPT = ("preset", "resume", "out", "dry_run", "allow_change")
 """What says where settings come from, and is none itself."""

@@ -5,7 +5,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from dalle.data.hub import columns_of, folder_of, load, picture_of, split_of, texts_of, undecoded
+from dalle.data.hub import folder_of, load, picture_of, split_of, undecoded
+from dalle.data.hub_columns import columns_of, texts_of
 from dalle.data.order import permutation
 from dalle.errors import DataError
 from dalle.picture_files import open_image

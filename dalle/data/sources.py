@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 from dalle.data.coco import is_coco, open_coco
 from dalle.data.folder import open_folder
@@ -12,8 +11,8 @@ from dalle.data.hub import SAVED_MARKS, open_dataset
 from dalle.data.hub_stream import open_stream
 from dalle.data.mixed_stream import MixedStream, NumberedStream
 from dalle.data.mixture import MIX, mixture_parts, open_mixture
+from dalle.data.options import HUB, Options, only, split_options, value_of
 from dalle.data.pictures import SUPPORTED, Pictures
-from dalle.data.remote import is_remote
 from dalle.data.rows import list_rows, read_json, read_rows
 from dalle.data.shapes import ShapesSource
 from dalle.data.shards import shards_of
@@ -22,10 +21,8 @@ from dalle.data.tars import open_tars
 from dalle.errors import ConfigError, DataError, InputError
 from dalle.protocols import Source, Stream
 
-HUB = "hub:"
 BUILT_IN = {"shapes": False, "shapes:heldout": True}
 """Name -> whether its pictures show held-out combinations."""
-OPTIONS = ("image", "caption", "split", "config", "template", "images", "stream")
 _OF_DATASETS = ("image", "caption", "split", "config")
 _PARQUET_MARKS = ("metadata.parquet", "*.parquet", "data/*.parquet", "*.arrow")
 
@@ -103,13 +100,13 @@ def open_source(
         parts = [(weight, opened(part)) for weight, part in mixture_parts(name)]
         return _mixed(parts)
     place, options = split_options(name)
-    if place.startswith(HUB) and _one(options, "stream") == "yes":
-        taken = _only(options, ("stream", *_OF_DATASETS), place)
+    if place.startswith(HUB) and value_of(options, "stream") == "yes":
+        taken = only(options, ("stream", *_OF_DATASETS), place)
         return open_stream(
             place.removeprefix(HUB),
-            split=_one(taken, "split") or "train",
-            config=_one(taken, "config"),
-            image_column=_one(taken, "image"),
+            split=value_of(taken, "split") or "train",
+            config=value_of(taken, "config"),
+            image_column=value_of(taken, "image"),
             caption_columns=taken.get("caption", ()),
             keep_empty=keep_empty,
             at_least=at_least,
@@ -141,33 +138,16 @@ def numbered(source: Source | Stream, spec: str) -> Source:
     return source
 
 
-def split_options(spec: str) -> tuple[str, dict[str, tuple[str, ...]]]:
-    """A data set's name and its options; a path that exists as it stands has none.
-
-    Raises:
-        ConfigError: an option is unknown or empty.
-    """
-    place, mark, query = spec.rpartition("?")
-    if not mark or (not spec.startswith(HUB) and not is_remote(spec) and Path(spec).exists()):
-        return spec, {}
-    options: dict[str, tuple[str, ...]] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in OPTIONS or not value:
-            raise ConfigError(f"{spec}: {name!r}; expected {', '.join(OPTIONS)} with a value")
-        options[name] = (*options.get(name, ()), value)
-    return place, options
-
-
-def _open(place: str, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
+def _open(place: str, options: Options, reading: _Reading) -> Pictures:
     if place.startswith(HUB):
         return _open_dataset(place.removeprefix(HUB), options, reading)
     if shards := shards_of(place):
-        taken = _only(options, ("image", "caption"), place)
+        taken = only(options, ("image", "caption"), place)
         return open_tars(
             shards,
             place=place,
-            image=_one(taken, "image"),
-            caption=_one(taken, "caption"),
+            image=value_of(taken, "image"),
+            caption=value_of(taken, "caption"),
             keep_empty=reading.keep_empty,
             at_least=reading.at_least,
         )
@@ -186,13 +166,13 @@ def _open(place: str, options: dict[str, tuple[str, ...]], reading: _Reading) ->
     return _open_folder(path, options, reading)
 
 
-def _open_folder(path: Path, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
+def _open_folder(path: Path, options: Options, reading: _Reading) -> Pictures:
     for name in FILE_NAMES:
         if (path / name).is_file():
             return _open_table(path / name, options, reading)
     if any((path / mark).is_file() for mark in SAVED_MARKS) or _has_tables(path):
         return _open_dataset(str(path), options, reading)
-    templates = _only(options, ("template",), str(path)).get("template", ())
+    templates = only(options, ("template",), str(path)).get("template", ())
     try:
         return open_folder(
             path,
@@ -221,56 +201,40 @@ def _has_tables(path: Path) -> bool:
     )
 
 
-def _open_dataset(place: str, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
-    taken = _only(options, _OF_DATASETS, place)
+def _open_dataset(place: str, options: Options, reading: _Reading) -> Pictures:
+    taken = only(options, _OF_DATASETS, place)
     if not place:
         raise ConfigError(f"{HUB} needs the name of a data set after it")
     return open_dataset(
         place,
-        split=_one(taken, "split") or "train",
-        config=_one(taken, "config"),
-        image_column=_one(taken, "image"),
+        split=value_of(taken, "split") or "train",
+        config=value_of(taken, "config"),
+        image_column=value_of(taken, "image"),
         caption_columns=taken.get("caption", ()),
         keep_empty=reading.keep_empty,
         at_least=reading.at_least,
     )
 
 
-def _open_table(path: Path, options: dict[str, tuple[str, ...]], reading: _Reading) -> Pictures:
+def _open_table(path: Path, options: Options, reading: _Reading) -> Pictures:
     is_json = path.suffix.lower() == ".json"
     value = read_json(path) if is_json else None
     if is_coco(value):
         return open_coco(
             path,
             value,
-            images=_one(_only(options, ("images",), str(path)), "images"),
+            images=value_of(only(options, ("images",), str(path)), "images"),
             keep_empty=reading.keep_empty,
             at_least=reading.at_least,
         )
-    taken = _only(options, ("image", "caption"), str(path))
+    taken = only(options, ("image", "caption"), str(path))
     captions = taken.get("caption", ())
     return pictures_of_rows(
         list_rows(path.name, value) if is_json else read_rows(path, joins=captions[-1:]),
         place=str(path),
         folder=path.parent,
-        image=_one(taken, "image"),
+        image=value_of(taken, "image"),
         captions=captions,
         keep_empty=reading.keep_empty,
         at_least=reading.at_least,
     )
-
-
-def _only(
-    options: dict[str, tuple[str, ...]], known: tuple[str, ...], place: str
-) -> dict[str, tuple[str, ...]]:
-    other = [name for name in options if name not in known]
-    if other:
-        raise ConfigError(f"{place}: {other[0]!r} does not fit it; expected {', '.join(known)}")
-    return options
-
-
-def _one(options: dict[str, tuple[str, ...]], name: str) -> str | None:
-    values = options.get(name, ())
-    if len(values) > 1:
-        raise ConfigError(f"{name} is given {len(values)} times; expected once")
-    return values[0] if values else None

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import torch
 
 from dalle.checkpoint import load_folder
+from dalle.data.parts import stack
 from dalle.data.shapes import ShapesSource
 from dalle.data.tokens import encode_source
 from dalle.demo import recipe
 from dalle.demo.judge import Judged, judge_model
-from dalle.errors import DalleError, InputError, SaveError
+from dalle.demo.precision import settled_precision
+from dalle.errors import DalleError
 from dalle.evaluation.shapes import verify_reader
 from dalle.models.dvae import Dvae
 from dalle.presets import ClipRun, DalleRun, VaeRun
@@ -23,13 +24,13 @@ from dalle.sampling.load import load
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.tokenizers.text import TextTokenizer
 from dalle.training.clip_task import ClipTask
-from dalle.training.dalle_task import DalleTask, Neighbours
+from dalle.training.dalle_task import DalleTask
 from dalle.training.dvae_task import DvaeTask
 from dalle.training.loop import TrainResult, train
+from dalle.training.neighbours import Neighbours
 from dalle.training.settings import Precision, TrainConfig
 
 Stage = VaeRun | ClipRun | DalleRun
-PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
 NUM_READ = 2000
 """Pictures on which the reader proves itself."""
 
@@ -59,7 +60,7 @@ def run_demo(
         DalleError: the reader fails its proof, so that nothing could be judged.
     """
     started = time.monotonic()
-    demo = _Demo(out=out, seed=seed, precision=_settled_precision(out), say=say)
+    demo = _Demo(out=out, seed=seed, precision=settled_precision(out), say=say)
     judging = recipe.JUDGING if prompts is None else replace(recipe.JUDGING, prompts=prompts)
     pictures = _draw_pictures(demo)
     tokenizer = _learn_words(demo, pictures.train)
@@ -126,38 +127,6 @@ def _learn_words(demo: _Demo, source: Source) -> TextTokenizer:
 def _captions(source: Source) -> Iterator[str]:
     """Of every tenth picture: enough to know all words and what stands beside them."""
     return (caption for i in range(0, len(source), 10) for caption in source[i].captions)
-
-
-def _settled_precision(out: Path) -> Precision:
-    """What the first run of a folder chose: a later one goes on with it, whatever it measures."""
-    settled = out / "precision.txt"
-    if settled.is_file():
-        text = settled.read_text(encoding="utf-8").strip()
-        for precision in PRECISIONS:
-            if text == precision:
-                return precision
-        raise InputError(f"{settled} says {text!r}; expected one of {', '.join(PRECISIONS)}")
-    chosen = choose_precision()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        settled.write_text(f"{chosen}\n", encoding="utf-8")
-    except OSError as error:
-        raise SaveError(f"{settled} cannot be written: {error.strerror}") from None
-    return chosen
-
-
-def choose_precision() -> Precision:
-    """bfloat16 where this CPU multiplies in it at least 1.5 times as fast, else float32."""
-    times = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(512, 512, dtype=dtype)
-        rounds = []
-        for _ in range(10):
-            began = time.perf_counter()
-            a @ a
-            rounds.append(time.perf_counter() - began)
-        times[dtype] = min(rounds)
-    return "bfloat16" if times[torch.bfloat16] * 1.5 < times[torch.float32] else "float32"
 
 
 def _train_config(demo: _Demo, stage: Stage) -> TrainConfig:
@@ -264,8 +233,7 @@ def _seconds(demo: _Demo, task: Task, stage: Stage, source: Source) -> float:
     model = task.build()
     rows = [task.read(source[i], Random(i), train=True) for i in range(stage.loop.batch_size)]
     kept = [row for row in rows if row is not None]
-    arrays = {name: torch.from_numpy(np.stack([row[name] for row in kept])) for name in kept[0]}
-    batch = task.prepare(arrays)
+    batch = task.prepare(stack(kept))
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()

@@ -1,6 +1,5 @@
 """Networks whose features stand for pictures, and what tells one from another."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from dalle.checkpoint.hub import download, looks_like_hub_name
 from dalle.errors import InputError
 from dalle.evaluation.inception_v3 import load_inception
 from dalle.models.clip_transformers import TransformersReranker
+from dalle.models.fingerprint import fingerprint
 from dalle.protocols import Reranker
 from dalle.sampling.rerank import ClipReranker, load_reranker
 
@@ -37,15 +37,6 @@ class FeatureNetwork:
     def label(self) -> str:
         """Name and fingerprint."""
         return f"{self.name} ({self.fingerprint})"
-
-
-def fingerprint(module: nn.Module) -> str:
-    """Names and numbers of all weights in 16 letters: the same wherever the weights are kept."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def fingerprint_of(clip: Reranker | None) -> str | None:

@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dalle.errors import ConfigError, InputError
+from dalle.models.clip_encoder import Encoder, gelu
 
 INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 HIGHEST_LOGIT_SCALE = math.log(100.0)
@@ -167,7 +168,7 @@ class VisionTower(nn.Module):
             (3, *config.stem)[-1], width, kernel_size=config.patch, stride=config.patch
         )
         self.positions = nn.Parameter(torch.randn(num_cells, width) * width**-0.5)
-        self.encoder = Encoder(config.vision)
+        self.encoder = Encoder(width, heads=config.vision.heads, depth=config.vision.depth)
         if config.readout == "summary":
             self.summary = nn.Parameter(torch.randn(width) * width**-0.5)
             self.project = _projection(width, config.embed_dim)
@@ -189,7 +190,7 @@ class VisionTower(nn.Module):
             first = self.encoder.read_first(torch.cat([summary, stream], dim=1), None)
             return self.project(first)
         everywhere = rearrange(self.encoder(stream, None), "b t d -> b (t d)")
-        return self.project(_gelu(self.mlp_in(everywhere)))
+        return self.project(gelu(self.mlp_in(everywhere)))
 
 
 class TextTower(nn.Module):
@@ -207,7 +208,7 @@ class TextTower(nn.Module):
             else None
         )
         self.positions = nn.Parameter(torch.randn(config.text_slots, width) * 0.01)
-        self.encoder = Encoder(config.text)
+        self.encoder = Encoder(width, heads=config.text.heads, depth=config.text.depth)
         self.project = _projection(width, config.embed_dim)
 
     def forward(self, tokens: Int[Tensor, "n text"]) -> Float[Tensor, "n e"]:
@@ -221,72 +222,9 @@ class TextTower(nn.Module):
         if self.mix is not None:
             # Beyond the last token there are zeros, whether pads stand there or nothing.
             embedded = embedded * real.unsqueeze(-1)
-            embedded = embedded + _gelu(self.mix(embedded.mT).mT)
+            embedded = embedded + gelu(self.mix(embedded.mT).mT)
         stream = embedded + self.positions[: tokens.shape[1]]
         return self.project(self.encoder.read_first(stream, real))
-
-
-class Encoder(nn.Module):
-    """A pre-norm transformer in which every position sees every real one."""
-
-    def __init__(self, config: TowerConfig) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            EncoderBlock(config.width, heads=config.heads, depth=config.depth)
-            for _ in range(config.depth)
-        )
-        self.norm = nn.LayerNorm(config.width)
-
-    def forward(
-        self, stream: Float[Tensor, "b t d"], real: Bool[Tensor, "b t"] | None
-    ) -> Float[Tensor, "b t d"]:
-        """`real` marks the positions that are looked at; None: all of them."""
-        for block in self.blocks:
-            stream = block(stream, stream, real)
-        return self.norm(stream)
-
-    def read_first(
-        self, stream: Float[Tensor, "b t d"], real: Bool[Tensor, "b t"] | None
-    ) -> Float[Tensor, "b d"]:
-        """The first position alone, without the work of the last block on the others."""
-        *blocks, last = self.blocks
-        for block in blocks:
-            stream = block(stream, stream, real)
-        return self.norm(last(stream[:, :1], stream, real)[:, 0])
-
-
-class EncoderBlock(nn.Module):
-    """Attention and MLP, each behind a layer norm and added to the stream."""
-
-    compiled: ClassVar = ("forward",)
-    """See `dalle.nn.transformer.Block`; this one's attention is plain products."""
-
-    def __init__(self, width: int, *, heads: int, depth: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.query = _linear(width, width, std=width**-0.5)
-        self.key_value = _linear(width, 2 * width, std=width**-0.5)
-        self.attention_out = _linear(width, width, std=(2 * depth * width) ** -0.5)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.mlp_in = _linear(width, 4 * width, std=(2 * width) ** -0.5)
-        self.mlp_out = _linear(4 * width, width, std=(2 * depth * width) ** -0.5)
-
-    def forward(
-        self,
-        stream: Float[Tensor, "b q d"],
-        seen: Float[Tensor, "b k d"],
-        real: Bool[Tensor, "b k"] | None,
-    ) -> Float[Tensor, "b q d"]:
-        """Update `stream`, whose positions look at the real ones of `seen`."""
-        query = self.query(self.attention_norm(stream))
-        key_value = self.key_value(self.attention_norm(seen))
-        q = rearrange(query, "b q (h c) -> b h q c", h=self.heads)
-        k, v = rearrange(key_value, "b k (two h c) -> two b h k c", two=2, h=self.heads)
-        stream = stream + self.attention_out(
-            rearrange(_attend(q, k, v, real), "b h q c -> b q (h c)")
-        )
-        return stream + self.mlp_out(_gelu(self.mlp_in(self.mlp_norm(stream))))
 
 
 def _accept_bare_scale(
@@ -298,42 +236,12 @@ def _accept_bare_scale(
         state_dict[name] = state_dict[name].reshape(1)
 
 
-def _attend(
-    q: Float[Tensor, "b h q c"],
-    k: Float[Tensor, "b h k c"],
-    v: Float[Tensor, "b h k c"],
-    real: Bool[Tensor, "b k"] | None,
-) -> Float[Tensor, "b h q c"]:
-    """Softmax attention, written out.
-
-    The streams are short: at 37 positions on the CPU in bfloat16 the backward of
-    `scaled_dot_product_attention` took half of a training step.
-    """
-    logits = (q * q.shape[-1] ** -0.5) @ k.mT
-    if real is not None:
-        logits = logits.masked_fill(~rearrange(real, "b k -> b 1 1 k"), -torch.inf)
-    return logits.softmax(dim=-1) @ v
-
-
-def _gelu(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
-    # The exact form costs four times as much on the CPU.
-    return F.gelu(x, approximate="tanh")
-
-
 def _stem(channels: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in zip((3, *channels), channels, strict=False):
         convolution = nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1)
         layers += [convolution, nn.GELU(approximate="tanh")]
     return nn.Sequential(*layers)
-
-
-def _linear(inputs: int, outputs: int, *, std: float) -> nn.Linear:
-    """Source: the initialisation of github.com/openai/CLIP, clip/model.py."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.normal_(layer.weight, std=std)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _projection(width: int, embed_dim: int) -> nn.Linear:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dalle.presets.decoder import ConditionSettings, DalleModel
+from dalle.presets.decoder import ConditionSettings, DalleModel, SamplingSettings
 from dalle.presets.settings import (
     DataSettings,
     DeviceName,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dalle.models.dalle import DalleConfig
     from dalle.sampling.filters import Sampling
     from dalle.systems.clip_gen.task import ClipGenObjective
-    from dalle.training.dalle_task import DalleObjective
+    from dalle.training.dalle_objective import DalleObjective
     from dalle.training.settings import TrainConfig
 
 
@@ -45,18 +45,6 @@ class DalleLearning:
     views: int = 0
     """Turn every picture into codes once, before training, in so many crops, and keep them in the
     token cache. 0: at every step, in a new crop."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingSettings:
-    """How previews are drawn, and later pictures where nothing else is asked for."""
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    guidance: float = 1.0
-    preview_prompts: tuple[str, ...] = ()
-    """What previews during training show; without them, captions of held-out pictures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +120,7 @@ class DalleRun:
 
     def objective_config(self) -> "DalleObjective":
         """What the task minimises."""
-        from dalle.training.dalle_task import DalleObjective
+        from dalle.training.dalle_objective import DalleObjective
 
         return DalleObjective(
             text_weight=self.objective.text_weight,

@@ -1,4 +1,4 @@
-"""What the runs of all our decoders say of the transformer and of its condition."""
+"""What the runs of all our decoders say of the transformer, its condition and how it samples."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -69,3 +69,15 @@ class ConditionSettings:
     code, leaves it out."""
     embedding_distance: Literal["cosine", "mse"] = "cosine"
     """Of that loss; mse in CLIP-GEN's code."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingSettings:
+    """How previews are drawn, and later pictures where nothing else is asked for."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance: float = 1.0
+    preview_prompts: tuple[str, ...] = ()
+    """What previews during training show; without them, captions of held-out pictures."""

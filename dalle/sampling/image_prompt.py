@@ -1,16 +1,41 @@
 """A given picture, of which a part is kept while the rest is drawn anew."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from dalle.errors import DataError, InputError
 from dalle.picture_files import open_image, upright_rgb
+from dalle.protocols import ImageTokenizer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """An image prompt, encoded."""
+
+    codes: Int[Tensor, "rows cols"]
+    keep: Bool[Tensor, "rows cols"]
+    rect: tuple[int, int]
+
+
+@torch.no_grad()
+def encode_prompt(
+    image: Image.Image | str | Path,
+    rect: tuple[int, int],
+    image_tokenizer: ImageTokenizer,
+    device: torch.device,
+) -> Given:
+    """A picture of which a part is kept; see `image_prompt` and `kept_cells`."""
+    keep = kept_cells(rect, grid=image_tokenizer.grid)
+    pixels = image_prompt(image, image_size=image_tokenizer.image_size)
+    codes = image_tokenizer.encode(pixels.to(device))[0].cpu()
+    return Given(codes=codes, keep=keep, rect=rect)
 
 
 def kept_cells(rect: tuple[int, int], *, grid: tuple[int, int]) -> Bool[Tensor, "rows cols"]:

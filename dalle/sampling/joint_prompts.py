@@ -19,7 +19,7 @@ from dalle.sampling.image_prompt import image_prompt
 from dalle.sampling.prompts import without_surrogates
 from dalle.sampling.rerank import load_embedder
 from dalle.tokenizers.kinds import PromptTokenizer
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText
 from dalle.tokenizers.text_file import read_file, write_file
 
 KIND = "joint_condition"

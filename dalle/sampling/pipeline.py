@@ -1,29 +1,28 @@
 """The models together: from prompts to ranked pictures, from beginnings to captions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Unpack
 
-import torch
 from PIL import Image
 
 from dalle.errors import InputError
 from dalle.models.captioning import CaptionDecoder
 from dalle.processes import ALONE, Processes
 from dalle.protocols import Decoder, ImageTokenizer, Reranker, TextDecoder
+from dalle.sampling.again import paint_again
 from dalle.sampling.captions import GivenImage, caption_images, encode_images, weigh_captions
 from dalle.sampling.filters import Sampling
-from dalle.sampling.image_prompt import image_prompt, kept_cells
+from dalle.sampling.image_prompt import encode_prompt
 from dalle.sampling.joint_prompts import VectorPrompt, joint_prompts
 from dalle.sampling.likelihood import LogLikelihood
 from dalle.sampling.painting import paint
 from dalle.sampling.picture import Origin, Picture, PictureRecord
 from dalle.sampling.prompts import without_surrogates
-from dalle.sampling.request import Request, Wanted, Wishes
+from dalle.sampling.request import Request, Wishes, wanted_of
 from dalle.sampling.save import save_parts
 from dalle.sampling.texts import complete_text
-from dalle.sampling.work import Given, Parts, Plan
+from dalle.sampling.work import Parts, Plan
 from dalle.tokenizers.kinds import PromptTokenizer
 
 
@@ -119,55 +118,25 @@ class Pipeline:
             seeds: the seed of each prompt, in place of the request's one.
             num_samples: likewise how many pictures of each; `keep` keeps as many where there are.
         """
-        if isinstance(prompts, str):
-            raise InputError("prompts is one string; expected a list of prompts")
-        if seeds is None:
-            seeds = [request.seed] * len(prompts)
-        if num_samples is None:
-            num_samples = [request.num_samples] * len(prompts)
-        for name, several in (("seeds", seeds), ("numbers of samples", num_samples)):
-            if len(several) != len(prompts):
-                raise InputError(f"{len(several)} {name} came for {len(prompts)} prompts")
-        for seed, number in zip(seeds, num_samples, strict=True):
-            replace(request, seed=seed, num_samples=number, keep=None)  # checks their ranges
+        wanted = wanted_of(prompts, request, seeds=seeds, num_samples=num_samples)
         if request.rank_by == "clip" and self.reranker is None:
             raise InputError("rank_by is clip, but no CLIP came with the model; give one to load")
+        given = None
+        if request.image is not None and request.rect is not None:
+            given = encode_prompt(
+                request.image, request.rect, self.image_tokenizer, self.model.device
+            )
         plan = Plan(
             request=request,
             sampling=request.sampling(self.sampling),
-            given=self._encode_image(request),
+            given=given,
             progress=progress,
         )
-        cleaned = [p if isinstance(p, VectorPrompt) else without_surrogates(p) for p in prompts]
-        wanted = [
-            Wanted(prompt=prompt, num_samples=number, seed=seed)
-            for prompt, number, seed in zip(cleaned, num_samples, seeds, strict=True)
-        ]
         return paint(self._parts, wanted, plan)
 
     def again(self, record: PictureRecord) -> Picture:
         """The picture of which a PNG file (`read_metadata`) says how it was made."""
-        made = record.made
-        rows, cols = self.model.layout.grid
-        fits = len(record.codes) == rows and all(len(row) == cols for row in record.codes)
-        if not fits or not all(0 <= c < self.model.image_vocab for r in record.codes for c in r):
-            raise InputError("the picture's codes do not fit the model; load the one it names")
-        codes = torch.tensor(record.codes, dtype=torch.long)
-        given = None
-        if made.rect is not None:
-            keep = kept_cells(made.rect, grid=self.model.layout.grid)
-            given = Given(codes=codes, keep=keep, rect=made.rect)
-        rank_by: Literal["auto", "log_prob"] = "auto" if record.score_kind == "clip" else "log_prob"
-        request = Request(seed=record.seed, launch=made.launch, rank_by=rank_by)
-        plan = Plan(request=request, sampling=made.sampling, given=given)
-        # One picture is nothing to share.
-        alone = replace(self._parts, processes=ALONE)
-        prompt: str | VectorPrompt = record.prompt
-        if record.vector is not None:
-            prompt = VectorPrompt(said=record.prompt, vector=record.vector)
-        wanted = Wanted(prompt=prompt, num_samples=1, seed=record.seed)
-        [[picture]] = paint(alone, [wanted], plan)
-        return picture
+        return paint_again(self._parts, record)
 
     def variation(self, image: Image.Image | str | Path) -> VectorPrompt:
         """What stands in place of a prompt for pictures like a given one, of which the largest
@@ -291,12 +260,3 @@ class Pipeline:
             origin=self.origin,
             processes=self.processes,
         )
-
-    @torch.no_grad()
-    def _encode_image(self, request: Request) -> Given | None:
-        if request.image is None or request.rect is None:
-            return None
-        keep = kept_cells(request.rect, grid=self.model.layout.grid)
-        pixels = image_prompt(request.image, image_size=self.image_tokenizer.image_size)
-        codes = self.image_tokenizer.encode(pixels.to(self.model.device))[0].cpu()
-        return Given(codes=codes, keep=keep, rect=request.rect)

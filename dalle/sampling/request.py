@@ -1,6 +1,7 @@
 """What is asked of the pipeline."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypedDict
 
@@ -9,6 +10,7 @@ from PIL import Image
 from dalle.errors import InputError
 from dalle.sampling.filters import Sampling
 from dalle.sampling.joint_prompts import VectorPrompt
+from dalle.sampling.prompts import without_surrogates
 
 MAX_SEED = 1 << 63
 
@@ -102,3 +104,34 @@ class Wanted:
     num_samples: int
     seed: int
     """Of the first picture; picture i has the seed `seed + i`."""
+
+
+def wanted_of(
+    prompts: Sequence[str | VectorPrompt],
+    request: Request,
+    *,
+    seeds: Sequence[int] | None = None,
+    num_samples: Sequence[int] | None = None,
+) -> list[Wanted]:
+    """What is to be drawn of each prompt: as many as the request says, or as said of each.
+
+    Raises:
+        InputError: `prompts` is one string, there are more or fewer seeds or numbers than prompts,
+            or one of them is out of its range.
+    """
+    if isinstance(prompts, str):
+        raise InputError("prompts is one string; expected a list of prompts")
+    if seeds is None:
+        seeds = [request.seed] * len(prompts)
+    if num_samples is None:
+        num_samples = [request.num_samples] * len(prompts)
+    for name, several in (("seeds", seeds), ("numbers of samples", num_samples)):
+        if len(several) != len(prompts):
+            raise InputError(f"{len(several)} {name} came for {len(prompts)} prompts")
+    for seed, number in zip(seeds, num_samples, strict=True):
+        replace(request, seed=seed, num_samples=number, keep=None)  # checks their ranges
+    cleaned = [p if isinstance(p, VectorPrompt) else without_surrogates(p) for p in prompts]
+    return [
+        Wanted(prompt=prompt, num_samples=number, seed=seed)
+        for prompt, number, seed in zip(cleaned, num_samples, seeds, strict=True)
+    ]

@@ -11,8 +11,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
-from torch import Tensor
 
 from dalle.device_memory import free_bytes
 from dalle.processes import Processes
@@ -22,6 +20,7 @@ from dalle.sampling.decode import Sampled, rounds, sample_codes
 from dalle.sampling.drawing import score
 from dalle.sampling.filters import Sampling
 from dalle.sampling.fixed_step import FixedSteps
+from dalle.sampling.image_prompt import Given
 from dalle.sampling.joint_prompts import VectorPrompt
 from dalle.sampling.launch_memory import launch_in_room
 from dalle.sampling.launches import LaunchShape, launch_shape, launches
@@ -46,15 +45,6 @@ class Parts:
     origin: Origin
     processes: Processes
     """Who shares the launches."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
-    """An image prompt, encoded."""
-
-    codes: Int[Tensor, "rows cols"]
-    keep: Bool[Tensor, "rows cols"]
-    rect: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

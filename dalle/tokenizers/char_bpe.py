@@ -17,7 +17,7 @@ from jaxtyping import Int
 from tokenizers import CharBPETokenizer
 
 from dalle.errors import CheckpointError, InputError
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText
 from dalle.tokenizers.text_file import read_file, read_pair, write_file
 
 KIND = "char_bpe"

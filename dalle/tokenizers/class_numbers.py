@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dalle.errors import CheckpointError, InputError
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText
 from dalle.tokenizers.text_file import read_file, write_file
 
 KIND = "class_numbers"

@@ -20,8 +20,7 @@ from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from dalle.errors import CheckpointError, InputError
-from dalle.tokenizers.slots import empty_slots, fill_slots
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText, empty_slots, fill_slots
 from dalle.tokenizers.text_file import read_file, read_pair, write_file
 
 KIND = "clip_bpe"

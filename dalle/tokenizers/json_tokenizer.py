@@ -18,8 +18,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer
 
 from dalle.errors import CheckpointError, InputError
-from dalle.tokenizers.slots import empty_slots, fill_slots
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText, empty_slots, fill_slots
 from dalle.tokenizers.text_file import read_file, write_file
 
 KIND = "tokenizers_json"

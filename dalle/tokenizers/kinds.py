@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dalle.errors import CheckpointError
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText
 from dalle.tokenizers.text_file import parse
 
 TEXT_TOKENIZERS = {

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dalle.errors import CheckpointError
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText
 from dalle.tokenizers.text_file import read_file, write_file
 from dalle.tokenizers.yttm import YttmModel
 

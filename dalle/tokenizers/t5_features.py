@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 
 from dalle.errors import CheckpointError, InputError
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText
 from dalle.tokenizers.text_file import read_file, write_file
 
 KIND = "t5_features"

@@ -3,19 +3,20 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from hashlib import blake2b
 from operator import index
 from pathlib import Path
 from random import Random
-from typing import Literal, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dalle.errors import CheckpointError, ConfigError, InputError
 from dalle.tokenizers.bpe import merge
+from dalle.tokenizers.slots import StreamText, empty_slots, fill_slots
 from dalle.tokenizers.text_file import read_tokenizer, write_tokenizer
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -25,24 +26,7 @@ MAX_LEARNED = 8192
 """Characters of one caption that merges are learned from: more would have no slot, and one word of
 a million letters would take the time of a million captions."""
 
-LongCaptions = Literal["cut", "leave_out", "refuse"]
-"""What becomes of a caption with more tokens than there are slots."""
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StreamText:
-    """A caption in the slots of the stream."""
-
-    ids: Shaped[np.ndarray, "slots *width"]
-    """Start, tokens, pads; int64. Where a decoder reads features, those of each slot; float32."""
-    num_tokens: int
-    """How many of the slots hold a token of the caption."""
-    num_cut: int
-    """How many tokens had no slot."""
-    num_replaced: int = 0
-    """How many lone surrogates became U+FFFD."""
 
 
 class TextTokenizer:
@@ -174,21 +158,12 @@ class TextTokenizer:
         num_replaced: int = 0,
     ) -> StreamText:
         """What `encode_stream` makes of a text that `encode` turned into these ids."""
-        kept = tokens[: slots - 1]
-        ids = self.empty_stream(slots)
-        ids[1 : 1 + len(kept)] = kept
-        return StreamText(
-            ids=ids,
-            num_tokens=len(kept),
-            num_cut=len(tokens) - len(kept),
-            num_replaced=num_replaced,
-        )
+        filled = fill_slots(tokens, slots, vocab_size=self.vocab_size)
+        return replace(filled, num_replaced=num_replaced)
 
     def empty_stream(self, slots: int) -> Int[np.ndarray, " slots"]:
         """Start and pads: no caption."""
-        if slots < 1:
-            raise ConfigError(f"{slots} text slots; expected at least 1, for the start token")
-        return np.arange(self.vocab_size, self.vocab_size + slots, dtype=np.int64)
+        return empty_slots(slots, vocab_size=self.vocab_size)
 
     def decode_stream(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of a stream: what stands between the start and the first pad.
@@ -228,28 +203,6 @@ class TextTokenizer:
             return cls(merges, lowercase=lowercase)
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from None
-
-
-def apply_long_captions(stream: StreamText, policy: LongCaptions, *, key: str) -> StreamText | None:
-    """The caption as it is trained on, or None where the sample is left out.
-
-    Args:
-        stream: what `encode_stream` gave.
-        policy: "cut" keeps what has a slot, "leave_out" gives None, "refuse" raises.
-        key: the sample, for the message.
-
-    Raises:
-        InputError: the policy is "refuse" and tokens had no slot. It is no DataError: that one
-            would have the sample replaced by another.
-    """
-    if stream.num_cut == 0 or policy == "cut":
-        return stream
-    if policy == "leave_out":
-        return None
-    raise InputError(
-        f"the caption of {key!r} has {stream.num_tokens + stream.num_cut} tokens; there is room for"
-        f" {len(stream.ids) - 1}. Shorten it, or choose to cut long captions or leave them out"
-    )
 
 
 def _tokenizer(model: models.BPE) -> Tokenizer:

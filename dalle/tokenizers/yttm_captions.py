@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dalle.errors import CheckpointError
-from dalle.tokenizers.slots import empty_slots, fill_slots
-from dalle.tokenizers.text import StreamText
+from dalle.tokenizers.slots import StreamText, empty_slots, fill_slots
 from dalle.tokenizers.text_file import read_file, write_file
 from dalle.tokenizers.yttm import YttmModel
 

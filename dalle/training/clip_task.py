@@ -19,7 +19,8 @@ from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
 from dalle.models.clip import Clip, ClipConfig, ClipOutput
 from dalle.protocols import Batch, EncodedSample, Loss, Sample
-from dalle.tokenizers.text import LongCaptions, TextTokenizer, apply_long_captions
+from dalle.tokenizers.slots import LongCaptions, apply_long_captions
+from dalle.tokenizers.text import TextTokenizer
 from dalle.training.contrast import contrast, mean_nll, retrieval
 from dalle.training.wrong_captions import WrongCaptions
 

@@ -4,7 +4,6 @@ Source: arXiv 2102.12092, section 2.2 and appendix B.2.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dalle.checkpoint import IMAGE_TOKENIZER, RERANKER, TEXT_TOKENIZER
-from dalle.checkpoint.folder import write_neighbour
+from dalle.checkpoint import TEXT_TOKENIZER
 from dalle.checkpoint.load import model_class
 from dalle.config import to_json
 from dalle.errors import ConfigError
@@ -22,8 +20,10 @@ from dalle.models.dalle import DalleOutput
 from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
 from dalle.sampling.filters import Sampling
 from dalle.tokenizers.kinds import PromptTokenizer
-from dalle.tokenizers.text import LongCaptions, StreamText, TextTokenizer, apply_long_captions
+from dalle.tokenizers.slots import StreamText, apply_long_captions
+from dalle.tokenizers.text import TextTokenizer
 from dalle.training.caption_order import caption_losses, with_orders
+from dalle.training.dalle_objective import DalleObjective
 from dalle.training.image_tokens import (
     check_sizes,
     codes_of,
@@ -32,49 +32,8 @@ from dalle.training.image_tokens import (
     summed_nll,
     view_of,
 )
+from dalle.training.neighbours import Neighbours
 from dalle.training.text_targets import family_targets
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DalleObjective:
-    """What is minimised, and how captions and pictures are varied; defaults as published."""
-
-    text_weight: float = 1 / 8
-    """Share of the text's loss; the image's is the rest."""
-    bpe_dropout: float = 0.1
-    """Share of the merges that are left out in training, by our own text tokenizer."""
-    caption_dropout: float = 0.1
-    """Share of the captions that are dropped, so that the model can be guided. Not published."""
-    caption_order: float = 0.0
-    """Share of the captioned samples whose picture comes first and whose caption is learned from
-    it, for a model of both orders. Not published."""
-    caption_weight: float | None = None
-    """Of such a caption's loss; None: the text's, so that a token of either weighs alike."""
-    long_captions: LongCaptions = "cut"
-    augment: bool = True
-    """The paper's crops; without it the centre of the picture."""
-
-    def __post_init__(self) -> None:
-        for name in ("text_weight", "bpe_dropout", "caption_dropout", "caption_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ConfigError(f"{name} is {value}; expected 0 ... 1")
-        if not 0.0 <= self.caption_order < 1.0:
-            raise ConfigError(f"caption_order is {self.caption_order}; expected 0 <= share < 1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Neighbours:
-    """Models, or their folders, that a trained DALL·E takes along: its folder is all one needs."""
-
-    image_tokenizer: Path | nn.Module
-    reranker: Path | nn.Module | None = None
-
-    def write(self, folder: Path) -> None:
-        """Put them into the folder of the model."""
-        write_neighbour(folder / IMAGE_TOKENIZER, self.image_tokenizer)
-        if self.reranker:
-            write_neighbour(folder / RERANKER, self.reranker)
 
 
 class DalleTask:
@@ -216,18 +175,9 @@ class DalleTask:
         if both:
             caption = summed_nll(output.text, tensors["caption_targets"])
             metrics["loss_caption"] = caption / max(counts["caption"], 1.0)
-        total = self._total(metrics)
+        total = self.objective.total(metrics)
         metrics = {"loss": total, **metrics}
         return Loss(total=total, metrics={name: x.detach() for name, x in metrics.items()})
-
-    def _total(self, losses: Mapping[str, Any]) -> Any:
-        weight, share = self.objective.text_weight, self.objective.caption_order
-        of_captions = self.objective.caption_weight
-        total = weight * losses["loss_text"] + (1.0 - weight) * losses["loss_image"]
-        if self.both_orders:
-            caption = (weight if of_captions is None else of_captions) * losses["loss_caption"]
-            total = (1.0 - share) * total + share * caption
-        return total
 
     @torch.no_grad()
     def validate(
@@ -255,7 +205,7 @@ class DalleTask:
         }
         if self.both_orders:
             losses |= caption_losses(model, batches)
-        return {"loss": self._total(losses), **losses}
+        return {"loss": self.objective.total(losses), **losses}
 
     @torch.no_grad()
     def preview(self, model: nn.Module, batch: Batch, folder: Path) -> list[Path]:

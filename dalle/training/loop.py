@@ -1,47 +1,28 @@
-"""The one training loop: for every model, on one process or many."""
+"""A run from its folder to its result: for every model, on one process or many."""
 
 import contextlib
-import functools
 import gc
-import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dalle.checkpoint.links import refuse_links_in_run
 from dalle.checkpoint.steps import best_step, list_steps, step_folder, sweep
-from dalle.config import to_json
-from dalle.data.loader import Loader
-from dalle.data.worker_count import default_workers
-from dalle.errors import ConfigError, Interrupted, NonFiniteError
+from dalle.errors import NonFiniteError
 from dalle.launched import stop_with_launcher
 from dalle.protocols import Source, Stream, Task
-from dalle.training import noise
-from dalle.training.assembly import assemble
-from dalle.training.finite import FiniteCheck
-from dalle.training.gain import Gain
-from dalle.training.held_out import EvaluatedModel, HeldOut
 from dalle.training.launch import close_world, open_world
 from dalle.training.lock import FolderLock
 from dalle.training.plain_words import plain_words
-from dalle.training.saver import Saver
 from dalle.training.settings import TrainConfig
 from dalle.training.signals import INTERRUPTED, StopRequest
-from dalle.training.start import begin
-from dalle.training.state import Run, find_resume
-from dalle.training.step import Stepper, StepResult
-from dalle.training.tracking import Tracking
-from dalle.training.watch import SLOW_SECONDS, STEP_SECONDS, Watch, forget_processes
-from dalle.training.world import World
+from dalle.training.state import Run
+from dalle.training.steps import Training
+from dalle.training.watch import Watch, forget_processes
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,220 +124,18 @@ def _train_on(
         world.on_main(lambda: _take_folder(run.out, stack))
         watch = stack.enter_context(Watch(run.out, rank=world.rank, size=world.size))
         stack.enter_context(plain_words(config, world))
-        training = _Training(run, world, stop, watch, allow_change=allow_change)
+        training = Training(run, world, stop, watch, allow_change=allow_change)
         stack.callback(training.tracking.close)
         stack.callback(training.saver.close)
-        return training.go(train_source, held_out_source, failed_at=failed_at)
-
-
-class _Training:
-    """One process's part of a run, from its start or from a checkpoint on."""
-
-    def __init__(
-        self,
-        run: Run,
-        world: World,
-        stop: StopRequest,
-        watch: Watch,
-        *,
-        allow_change: tuple[str, ...],
-    ) -> None:
-        self.run, self.world, self.stop, self.watch = run, world, stop, watch
-        self.config = run.config
-        noise.seed_noise(self.config.seed, noise.INIT)
-        self.module = run.task.build()
-        model = to_json(self.module.config)
-        resume = world.on_main(lambda: find_resume(run, world, model, allow_change=allow_change))
-        folder = None if resume is None else Path(resume["path"])
-        begin(self.module, run, world, folder)
-        self.size = sum(p.numel() for p in self.module.parameters())
-        known = {} if resume is None else resume["attention"]
-        parts = assemble(self.module, world, self.config, folder=folder, attention=known)
-        self.ema, self.shards = parts.ema, parts.updater.shards
-        self.stepper = Stepper(
-            task=run.task,
-            config=self.config,
-            world=world,
-            updater=parts.updater,
-            finite=FiniteCheck(resume and resume["finite"]),
-        )
-        self.saver = Saver(run, world, self.module, parts)
-        self.start = self.done = 0 if resume is None else int(resume["step"])
-        self.held_out: dict[str, float] | None = resume and resume["held_out"]
-        self.gain = Gain.of(self.config.stop_after_no_gain, resume and resume["gain"])
-        self.metrics: dict[str, float] = {}
-        self.tracking = Tracking(
-            run.out,
-            self.config,
-            name=run.task.kind,
-            start=self.start,
-            speaks=world.is_main,
-            settings=run.settings,
-        )
-        self._greet(resume)
-
-    def go(
-        self, train_source: Source | Stream, held_out_source: Source | None, *, failed_at: int
-    ) -> TrainResult:
-        """Do the steps that are left; what is not finite too often sends the run back.
-
-        What an accident of the machine did is gone then. What comes back by step `failed_at`, from
-        which the run was sent back before, is the run's own, and ends it.
-        """
-        try:
-            return self._steps(train_source, held_out_source)
-        except NonFiniteError as error:
-            with contextlib.suppress(NonFiniteError):
-                self.saver.finish()
-            saved = self.world.on_main(lambda: bool(list_steps(self.run.out)))
-            if not saved or self.done <= failed_at:
-                raise
-            self.tracking.say(f"{error}\ngoing back to the last checkpoint, once")
-            raise _GoBack(self.done) from None
-
-    def _steps(self, train_source: Source | Stream, held_out_source: Source | None) -> TrainResult:
         began = time.monotonic()
-        held_out = self._held_out(held_out_source)
-        steps = range(self.start, self.start if self.gain.over else self.config.steps)
-        batches = iter(self._loader(train_source)) if steps else iter(())
-        for step in steps:
-            slow = step == self.start  # the first one compiles, and starts what reads the data
-            self.watch.at(f"step {step + 1}", limit=SLOW_SECONDS if slow else STEP_SECONDS)
-            result = self.stepper.run(
-                next(batches),
-                step=step,
-                lr=self.config.optim.lr_at(step, steps=self.config.steps),
-                stop=self.stop.signal is not None,
-            )
-            self.done = step + 1
-            self._after(step + 1, result, held_out)
-            if self.gain.over:
-                break
-        checkpoint = step_folder(self.run.out, self.done)
-        return TrainResult(
-            out=self.run.out,
-            checkpoint=checkpoint,
-            best=best_step(self.run.out) or checkpoint,
-            step=self.done,
-            metrics=self.metrics,
-            held_out=self.held_out,
-            seconds=time.monotonic() - began,
-        )
-
-    def _after(self, done: int, result: StepResult, held_out: HeldOut | None) -> None:
-        """Average, log, look at held-out data and save, as it is due after update `done`."""
-        if self.ema is not None:
-            self.ema.update(step=done)
-        self.tracking.advance(done)
-        for step in self.stepper.finite.news():
-            self.tracking.say(
-                f"step {step}: the loss or its gradient is infinite or not a number; the update "
-                f"was skipped ({self.stepper.finite.count} of {step} so far)"
-            )
-        self.saver.advance()
-        config, last, best = self.config, done == self.config.steps, False
-        if last or done % config.log_every == 0:
-            self._log(done, result)
-        if held_out is not None:
-            if config.validate_samples and (last or _due(done, config.validate_every)):
-                self.watch.at(f"held-out data after step {done}", limit=SLOW_SECONDS)
-                best = self._validate(done, held_out)
-            if config.preview_every and (last or _due(done, config.preview_every)):
-                self.watch.at(f"preview after step {done}", limit=SLOW_SECONDS)
-                self._preview(done, held_out)
-        last = last or self.gain.over
-        alone = self.world.size == 1 and self.stop.signal is not None
-        stopping = (result.stop or alone) and not last
-        if last or stopping or best or _due(done, config.save_every):
-            self.watch.at(f"saving step {done}", limit=SLOW_SECONDS)
-            finite = self.stepper.finite
-            finite.flush()
-            self.saver.save(
-                done, held_out=self.held_out, skipped=finite.state(), gain=self.gain.state()
-            )
-            if last or stopping:
-                self.saver.finish()
-        if stopping:
-            said = f"saved at step {done}; run the same command to continue"
-            self.world.on_main(lambda: _leave_word(self.run.out, said))
-            raise Interrupted(said)
-
-    def _log(self, done: int, result: StepResult) -> None:
-        names = list(result.metrics)
-        local = torch.stack([result.metrics[name].float() for name in names]).tolist()
-        values = dict(zip(names, self.world.sum(local), strict=True))
-        values |= {"lr": result.lr, "grad_norm": float(result.grad_norm)}
-        if self.stepper.finite.count:
-            values["skipped"] = float(self.stepper.finite.count)
-        self.metrics = values
-        self.tracking.log(done, values)
-
-    def _validate(self, done: int, held_out: HeldOut) -> bool:
-        """Look at held-out data; whether the step is to be kept as the best one so far."""
-        self.stepper.finite.flush()
-        values = held_out.validate(done)
-        self.held_out = {"step": float(done), **{k: float(v) for k, v in values.items()}}
-        self.tracking.held_out(done, values)
-        self.gain.look(self.held_out["loss"])
-        if self.gain.over:
-            self.tracking.say(f"no lower held-out loss in {self.gain.looks} looks: the run ends")
-        return self.gain.patience > 0 and self.gain.looks == 0
-
-    def _preview(self, done: int, held_out: HeldOut) -> None:
-        for path in held_out.preview(done):
-            self.tracking.say(f"preview, step {done}: {path}")
-
-    def _loader(self, source: Source | Stream) -> Loader:
-        device, num_workers = self.world.device.type, self.config.num_workers
-        if num_workers is None:
-            here = int(os.environ.get("LOCAL_WORLD_SIZE", self.world.size))
-            num_workers = default_workers(source, on_cpu=device == "cpu", processes=here)
-        self.tracking.say(
-            f"{num_workers} processes read data for each that trains"
-            + (" (--num-workers sets another number)" if self.config.num_workers is None else "")
-        )
-        return Loader(
-            source,
-            functools.partial(self.run.task.read, train=True),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            rank=self.world.rank,
-            world=self.world.size,
-            micro_batches=self.config.micro_batches,
-            num_workers=num_workers,
-            pinned=device == "cuda",
-            start_step=self.start,
-            bad_samples=self.run.out / "bad_samples.jsonl",
-            max_bad_fraction=self.config.max_bad,
-        )
-
-    def _held_out(self, source: Source | None) -> HeldOut | None:
-        if source is None or len(source) == 0:
-            if self.gain.patience:
-                raise ConfigError("stop_after_no_gain needs held-out data; hold some out")
-            return None
-        model = EvaluatedModel(
-            task=self.run.task,
-            world=self.world,
-            module=self.module,
-            ema=self.ema,
-            shards=self.shards,
-        )
-        return HeldOut(source=source, run=self.run, world=self.world, model=model)
-
-    def _greet(self, resume: dict[str, Any] | None) -> None:
-        world = self.world
-        where = f"{world.size} x {world.device.type}" if world.size > 1 else world.device.type
-        strategy = f"{world.strategy} with CPU offload" if world.offload else world.strategy
-        self.tracking.say(
-            f"{self.run.task.kind}: {self.size:,} parameters, {where}, {strategy}, "
-            f"{world.precision}, {self.config.batch_size} samples a step"
-        )
-        if resume is None:
-            return
-        for line in resume["skipped"]:
-            log.warning("%s", line)
-        self.tracking.say(f"going on from step {self.start} of {self.config.steps}")
+        try:
+            training.go(train_source, held_out_source)
+        except NonFiniteError as error:
+            if not _may_go_back(training, failed_at):
+                raise
+            training.tracking.say(f"{error}\ngoing back to the last checkpoint, once")
+            raise _GoBack(training.done) from None
+        return _result(training, seconds=time.monotonic() - began)
 
 
 def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
@@ -367,10 +146,27 @@ def _take_folder(out: Path, stack: contextlib.ExitStack) -> None:
     (out / INTERRUPTED).unlink(missing_ok=True)
 
 
-def _leave_word(out: Path, said: str) -> None:
-    with contextlib.suppress(OSError):  # everything is saved, whoever may know it
-        (out / INTERRUPTED).write_text(f"{said}\n", encoding="utf-8")
+def _result(training: Training, *, seconds: float) -> TrainResult:
+    out = training.run.out
+    checkpoint = step_folder(out, training.done)
+    return TrainResult(
+        out=out,
+        checkpoint=checkpoint,
+        best=best_step(out) or checkpoint,
+        step=training.done,
+        metrics=training.metrics,
+        held_out=training.held_out,
+        seconds=seconds,
+    )
 
 
-def _due(done: int, every: int) -> bool:
-    return every > 0 and done % every == 0
+def _may_go_back(training: Training, failed_at: int) -> bool:
+    """Whether what was not finite too often is worth another try from the last checkpoint.
+
+    What an accident of the machine did is gone then. What comes back by step `failed_at`, from
+    which the run was sent back before, is the run's own, and ends it.
+    """
+    with contextlib.suppress(NonFiniteError):
+        training.saver.finish()
+    saved = training.world.on_main(lambda: bool(list_steps(training.run.out)))
+    return saved and training.done > failed_at

@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from dalle.demo import judge, recipe, run
+from dalle.demo import judge, precision, recipe, run
 from dalle.errors import DalleError, InputError
 from dalle.evaluation.shapes import GROUPS, ReaderReport
 
@@ -55,10 +55,10 @@ def test_a_reader_that_fails_ends_the_demo(short, tmp_path, monkeypatch):
 
 
 def test_precision_is_settled_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "choose_precision", lambda: "float32")
-    assert run._settled_precision(tmp_path / "new") == "float32"
-    monkeypatch.setattr(run, "choose_precision", lambda: "bfloat16")
-    assert run._settled_precision(tmp_path / "new") == "float32"
+    monkeypatch.setattr(precision, "choose_precision", lambda: "float32")
+    assert precision.settled_precision(tmp_path / "new") == "float32"
+    monkeypatch.setattr(precision, "choose_precision", lambda: "bfloat16")
+    assert precision.settled_precision(tmp_path / "new") == "float32"
     (tmp_path / "new" / "precision.txt").write_text("int4")
     with pytest.raises(InputError, match="int4"):
-        run._settled_precision(tmp_path / "new")
+        precision.settled_precision(tmp_path / "new")

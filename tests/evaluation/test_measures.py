@@ -23,6 +23,7 @@ from dalle.models.dvae import Dvae, DvaeConfig
 from dalle.protocols import EncodedSample, Sample
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.tokenizers.text import TextTokenizer
+from tests.fakes import fill_with_noise
 
 CPU = torch.device("cpu")
 
@@ -120,8 +121,7 @@ def test_a_fresh_model_knows_nothing_and_gains_nothing(chosen, image_tokenizer):
     assert found.image.mean == pytest.approx(math.log(20), rel=1e-5) == found.image_uniform
     assert found.text.mean == pytest.approx(math.log(281), rel=1e-5) == found.text_uniform
     assert found.gain.mean == pytest.approx(0.0, abs=1e-6)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    fill_with_noise(model, std=0.5)
     found = likelihood(model, text_tokenizer, chosen, codes)
     assert found.gain.mean == pytest.approx(found.shuffled.mean - found.image.mean, rel=1e-3)
     assert found.none.mean != found.image.mean

@@ -14,10 +14,10 @@ from dalle.evaluation.inception_v3 import (
 )
 from dalle.evaluation.networks import (
     clip_network,
-    fingerprint,
     fingerprint_of,
     inception_network,
 )
+from dalle.models.fingerprint import fingerprint
 from dalle.sampling.rerank import ClipReranker
 from tests.fakes import BrightnessReranker, tiny_clip, tiny_text_tokenizer
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from dalle.errors import ConfigError
 from dalle.models.clip_gen import ClipGen, ClipGenConfig
 from dalle.models.dalle import Dalle, DalleConfig
+from tests.fakes import fill_with_noise
 
 PATTERN_NAMES = ("row", "column", "conv", "full")
 SIZES = {"image_vocab": 13, "width": 16, "heads": 2, "conv_kernel": 3}
@@ -27,8 +27,7 @@ def random_model(config, seed=0):
     """A model whose every parameter matters; heads start at zero as published."""
     torch.manual_seed(seed)
     model = ClipGen(config).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.4)
+    fill_with_noise(model, std=0.4)
     return model
 
 

@@ -9,6 +9,7 @@ from dalle.models.dalle import Dalle, DalleConfig
 from dalle.nn import attention
 from dalle.nn.attention import WholeStream, dense_attention
 from dalle.nn.masks import Pattern, dense_mask
+from tests.fakes import fill_with_noise
 
 GRIDS = [(4, 4), (5, 3), (2, 6)]
 PATTERN_NAMES = ["row", "column", "conv", "full"]
@@ -30,8 +31,7 @@ def random_model(config, seed=0):
     """A model whose every parameter matters; heads start at zero as published."""
     torch.manual_seed(seed)
     model = Dalle(config).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.4)
+    fill_with_noise(model, std=0.4)
     return model
 
 

@@ -119,10 +119,11 @@ def train_toy(out: Path, steps: int = 4) -> object:
         "previews",
         "previews/step-00000002",
         "previews/step-00000002/toy.png",
-        f".tmp-2-{os.getpid()}",
+        ".tmp-2-{pid}",
     ],
 )
 def test_a_run_does_not_write_where_a_link_leads(tmp_path: Path, name: str) -> None:
+    name = name.format(pid=os.getpid())
     out, secret = tmp_path / "run", tmp_path / "secret"
     (out / name).parent.mkdir(parents=True)
     if name in ("logs", "previews") or name.startswith(".tmp") or name.endswith("2"):

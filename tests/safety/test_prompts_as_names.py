@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dalle.cli.generate import _line
+from dalle.cli.drawing import _line
 from dalle.sampling.output import save_results
 from dalle.sampling.picture import read_metadata
 from dalle.sampling.prompts import without_surrogates

@@ -10,7 +10,7 @@ from dalle.models.captioning import CaptionDecoder
 from dalle.sampling.filters import Sampling, draw_token, uniform_table
 from dalle.sampling.pipeline import Pipeline
 from dalle.sampling.texts import write_captions
-from tests.fakes import FlatTokenizer, tiny_dalle, tiny_text_tokenizer
+from tests.fakes import FlatTokenizer, fill_with_noise, tiny_dalle, tiny_text_tokenizer
 
 GRID = (4, 3)
 
@@ -19,8 +19,7 @@ GRID = (4, 3)
 def pipeline() -> Pipeline:
     text = tiny_text_tokenizer()
     model = tiny_dalle(text, both_orders=True)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    fill_with_noise(model, std=0.3)
     return Pipeline(
         model, text_tokenizer=text, image_tokenizer=FlatTokenizer(vocab_size=16, grid=GRID)
     )

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
 
 from dalle.errors import InputError
 from dalle.models.dalle import Dalle, DalleConfig
 from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling, draw_token, uniform_table
 from dalle.sampling.texts import complete_text
+from tests.fakes import fill_with_noise
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,7 @@ def model():
         conv_kernel=3,
     )
     model = Dalle(config).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    fill_with_noise(model, std=0.5)
     return model
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dalle.models.dalle import Dalle, DalleConfig
@@ -14,6 +14,7 @@ from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling, uniform_table
 from dalle.sampling.fixed_step import FixedStep, FixedSteps
 from dalle.sampling.launches import LaunchShape
+from tests.fakes import fill_with_noise
 
 ROWS, COLS = 5, 6
 SAMPLINGS = [
@@ -34,8 +35,7 @@ def model() -> Dalle:
         heads=2, patterns=("row", "column", "conv", "full"), conv_kernel=3,
     )  # fmt: skip
     model = Dalle(config).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.4)
+    fill_with_noise(model, std=0.4)
     return model
 
 

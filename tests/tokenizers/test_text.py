@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dalle.errors import CheckpointError, ConfigError, InputError, SaveError
-from dalle.tokenizers.text import BYTES, StreamText, TextTokenizer, apply_long_captions
+from dalle.tokenizers.slots import StreamText, apply_long_captions
+from dalle.tokenizers.text import BYTES, TextTokenizer
 
 PROMPTS = Path(__file__).parents[1] / "data" / "prompts"
 ODD = [

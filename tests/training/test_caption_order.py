@@ -11,6 +11,7 @@ import torch
 from dalle.data.order import sample_random
 from dalle.errors import ConfigError
 from dalle.training.dalle_task import DalleTask
+from tests.fakes import batch_of, fill_with_noise
 from tests.training import test_dalle_task
 from tests.training.test_dalle_task import CAPTIONS, make_sample, make_task
 
@@ -25,20 +26,14 @@ def task(text_tokenizer, image_tokenizer) -> DalleTask:
     )
 
 
-def prepared(task, samples, *, train):
-    rows = [task.read(sample, Random(i), train=train) for i, sample in enumerate(samples)]
-    return task.prepare({n: torch.from_numpy(np.stack([r[n] for r in rows])) for n in rows[0]})
-
-
-def batch_of(task, count=12, *, train=True, **sample):
-    return prepared(task, [make_sample(seed=i, **sample) for i in range(count)], train=train)
+def make_batch(task, count=12, *, train=True, **sample):
+    return batch_of(task, [make_sample(seed=i, **sample) for i in range(count)], train=train)
 
 
 def random_model(task):
     torch.manual_seed(0)
     model = task.build()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    fill_with_noise(model, std=0.3)
     return model
 
 
@@ -49,7 +44,7 @@ def test_a_share_of_the_captioned_samples_has_its_picture_first(task):
     assert shares == [pytest.approx(0.3, abs=0.06), pytest.approx(0.3 * 0.8, abs=0.06)]
     again = [task.read(make_sample(), sample_random(7, 0, i), train=True) for i in range(600)]
     assert [r["picture_first"] for r in again] == [r["picture_first"] for r in reads]
-    for never in (batch_of(task, 20, captions=()), batch_of(task, 20, train=False)):
+    for never in (make_batch(task, 20, captions=()), make_batch(task, 20, train=False)):
         assert not never.tensors["picture_first"].any()
 
 
@@ -64,7 +59,7 @@ def test_without_the_option_nothing_is_drawn_for_it(text_tokenizer, image_tokeni
 
 
 def test_each_row_has_the_targets_of_its_order_and_they_are_counted(task):
-    batch = batch_of(task)
+    batch = make_batch(task)
     first, t = batch.tensors["picture_first"], batch.tensors
     assert 0 < first.sum() < len(first)
     assert (t["caption_targets"][~first] == -1).all() and (t["text_targets"][first] == -1).all()
@@ -78,7 +73,7 @@ def test_each_row_has_the_targets_of_its_order_and_they_are_counted(task):
 @pytest.mark.parametrize(("weight", "used"), [(None, 1 / 8), (0.5, 0.5)])
 def test_the_loss_is_that_of_each_order_by_its_share(task, weight, used):
     task.objective = dataclasses.replace(task.objective, caption_weight=weight)
-    model, batch = random_model(task), batch_of(task)
+    model, batch = random_model(task), make_batch(task)
     metrics = task.loss(model, batch, step=0, counts=batch.counts).metrics
     first, text, codes = (batch.tensors[n] for n in ("picture_first", "text", "codes"))
     published = model(text[~first], codes[~first])
@@ -100,7 +95,7 @@ def test_the_loss_is_that_of_each_order_by_its_share(task, weight, used):
 
 
 def test_means_are_over_all_targets_however_rows_and_orders_are_split(task):
-    model, batch = random_model(task), batch_of(task)
+    model, batch = random_model(task), make_batch(task)
     whole = task.loss(model, batch, step=0, counts=batch.counts).total
     order = batch.tensors["picture_first"].argsort()
     parts = []
@@ -108,28 +103,28 @@ def test_means_are_over_all_targets_however_rows_and_orders_are_split(task):
         part = type(batch)(tensors={n: x[rows] for n, x in batch.tensors.items()}, counts={})
         parts.append(task.loss(model, part, step=0, counts=batch.counts).total)
     torch.testing.assert_close(sum(parts), whole)
-    empty = batch_of(task, captions=())
+    empty = make_batch(task, captions=())
     assert torch.isfinite(task.loss(model, empty, step=0, counts=empty.counts).total)
 
 
 def test_validation_holds_captions_against_the_pictures_before_them(task):
     model = random_model(task)
     said = [make_sample(captions=(CAPTIONS[i % 3],), seed=i) for i in range(4)]
-    rows = [prepared(task, [sample], train=False) for sample in said]
+    rows = [batch_of(task, [sample], train=False) for sample in said]
     together, alone = (
         task.validate(model, batches, step=0)
-        for batches in ([prepared(task, said, train=False)], rows)
+        for batches in ([batch_of(task, said, train=False)], rows)
     )
     assert alone["loss_caption"] == pytest.approx(together["loss_caption"], rel=1e-4)
     for found in (together, alone):
         assert abs(found["loss_caption_other_picture"] - found["loss_caption"]) > 1e-4
     alike = [make_sample(captions=(caption,)) for caption in CAPTIONS]
-    found = task.validate(model, [prepared(task, alike, train=False)], step=0)
+    found = task.validate(model, [batch_of(task, alike, train=False)], step=0)
     assert found["loss_caption_other_picture"] == pytest.approx(found["loss_caption"])
 
 
 def test_fresh_captions_start_at_the_logarithm(task):
-    found = task.validate(task.build(), [batch_of(task, train=False)], step=0)
+    found = task.validate(task.build(), [make_batch(task, train=False)], step=0)
     start = math.log(task.config.text_vocab + 1)
     assert found["loss_caption"] == pytest.approx(start, rel=1e-5)
     assert found["loss_caption_other_picture"] == pytest.approx(start, rel=1e-5)

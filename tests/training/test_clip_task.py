@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.multiprocessing import start_processes
 
+from dalle.data.parts import stack
 from dalle.data.shapes import ShapesSource
 from dalle.data.transforms import to_float
 from dalle.errors import ConfigError, InputError
@@ -51,8 +52,7 @@ def task(objective: ClipObjective = PLAIN, **changes: object) -> ClipTask:
 def batch_of(clip_task: ClipTask, numbers: range, *, train: bool = False) -> Batch:
     read = [clip_task.read(SHAPES[n], Random(n), train=train) for n in numbers]
     rows = [row for row in read if row is not None]
-    stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
-    return clip_task.prepare(stacked)
+    return clip_task.prepare(stack(rows))
 
 
 def features(images: Tensor, texts: Tensor, scale: float = 100.0) -> ClipOutput:

@@ -11,11 +11,14 @@ from PIL import Image
 from dalle.errors import ConfigError, InputError
 from dalle.models.dalle import DalleConfig
 from dalle.models.dvae import Dvae, DvaeConfig
-from dalle.protocols import EncodedSample, Sample
+from dalle.protocols import EncodedSample
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.tokenizers.text import TextTokenizer
-from dalle.training.dalle_task import DalleObjective, DalleTask, Neighbours
+from dalle.training.dalle_objective import DalleObjective
+from dalle.training.dalle_task import DalleTask
+from dalle.training.neighbours import Neighbours
 from dalle.training.text_targets import text_targets
+from tests.fakes import batch_of, fill_with_noise, noise_sample
 
 CAPTIONS = ("a red cat", "a blue dog on a red mat", "two blue cats")
 
@@ -58,13 +61,11 @@ def task(text_tokenizer, image_tokenizer):
 
 
 def make_sample(captions=CAPTIONS, seed=0):
-    pixels = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), np.uint8)
-    return Sample(key="x", image=Image.fromarray(pixels), captions=captions)
+    return noise_sample(8, 12, seed=seed, captions=captions)
 
 
 def make_batch(task, count=4, **sample):
-    rows = [task.read(make_sample(seed=i, **sample), Random(i), train=False) for i in range(count)]
-    return task.prepare({n: torch.from_numpy(np.stack([r[n] for r in rows])) for n in rows[0]})
+    return batch_of(task, [make_sample(seed=i, **sample) for i in range(count)])
 
 
 def test_targets_are_the_next_tokens_then_the_end_once_then_nothing():
@@ -89,8 +90,7 @@ def test_loss_weighs_text_and_image_and_starts_at_the_logarithms(task):
 def test_means_are_over_all_targets_however_they_are_split(task):
     torch.manual_seed(0)
     model, batch = task.build(), make_batch(task)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    fill_with_noise(model, std=0.2)
     whole = task.loss(model, batch, step=0, counts=batch.counts)
     parts = []
     for rows in (slice(0, 1), slice(1, 4)):
@@ -180,8 +180,7 @@ def test_kept_ids_of_captions_give_what_the_captions_give(text_tokenizer, image_
 def test_validation_says_what_the_caption_is_worth(task):
     torch.manual_seed(0)
     model = task.build()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+    fill_with_noise(model, std=0.5)
     values = task.validate(model, [make_batch(task, count=2), make_batch(task)], step=0)
     assert values["loss_image"] != values["loss_image_no_caption"]
     nothing = task.validate(model, [make_batch(task, captions=())], step=0)

@@ -9,7 +9,7 @@ import pytest
 
 from dalle.config import from_json
 from dalle.errors import DalleError, DataError
-from dalle.training import loop, watch
+from dalle.training import steps, watch
 from dalle.training.loop import TrainConfig, train
 from tests.toys import ToyConfig, ToySource, ToyTask
 from tests.training.toy_group import Group
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.distributed
 
 def look(fault: str, at: str, rank: str, out: str) -> int:
     """One of two processes, of which one has a fault when it looks at held-out data."""
-    loop.STEP_SECONDS, watch.BEAT_SECONDS = 1.5, 0.1
+    steps.STEP_SECONDS, watch.BEAT_SECONDS = 3.0, 0.1
     looked = False
 
     def on_look(what: str) -> None:
@@ -28,7 +28,7 @@ def look(fault: str, at: str, rank: str, out: str) -> int:
         if what == at and os.environ["RANK"] == rank and not looked:
             looked = True
             if fault == "slow":
-                time.sleep(2.5)
+                time.sleep(4)
             if fault == "refused":
                 raise DataError("unreadable")
             if fault == "broken":

@@ -5,10 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -19,10 +17,11 @@ from dalle.pretrained.dalle_pytorch import dalle_pt
 from dalle.protocols import Sample
 from dalle.tokenizers.image import DvaeTokenizer
 from dalle.training import lora
-from dalle.training.dalle_task import DalleObjective, DalleTask
+from dalle.training.dalle_objective import DalleObjective
+from dalle.training.dalle_task import DalleTask
 from dalle.training.loop import TrainConfig, TrainResult, train
 from tests import published
-from tests.fakes import CAPTIONS, tiny_dalle, tiny_dvae, tiny_text_tokenizer
+from tests.fakes import CAPTIONS, noise_sample, tiny_dalle, tiny_dvae, tiny_text_tokenizer
 from tests.pretrained.dalle_pytorch import originals
 
 PATH = originals.PATH
@@ -88,9 +87,8 @@ class Pictures:
         return 12
 
     def __getitem__(self, index: int, /) -> Sample:
-        pixels = np.random.default_rng(index).integers(0, 256, (16, 12, 3), np.uint8)
         caption = CAPTIONS[index % len(CAPTIONS)]
-        return Sample(key=str(index), image=Image.fromarray(pixels), captions=(caption,))
+        return noise_sample(16, 12, seed=index, key=str(index), captions=(caption,))
 
 
 def tune(start: Path | None, out: Path, **changes: Any) -> TrainResult:

@@ -10,7 +10,8 @@ from dalle.errors import ConfigError
 from dalle.pretrained import mindalle, rudalle
 from dalle.pretrained.dalle_pytorch import dalle_pt
 from dalle.tokenizers.class_numbers import ClassNumbers
-from dalle.training.dalle_task import DalleObjective, DalleTask
+from dalle.training.dalle_objective import DalleObjective
+from dalle.training.dalle_task import DalleTask
 from dalle.training.text_targets import family_targets
 from tests import published
 from tests.fakes import FlatTokenizer

@@ -10,7 +10,7 @@ import pytest
 
 from dalle.config import from_json
 from dalle.errors import DalleError
-from dalle.training import loop, watch
+from dalle.training import steps, watch
 from dalle.training.loop import TrainConfig, train
 from dalle.training.watch import log_path, silent_processes
 from tests.toys import ToySource, ToyTask
@@ -42,7 +42,7 @@ FAULTS = {fault.__name__: fault for fault in (fall_asleep, fail, be_killed, be_s
 
 def train_with(fault: str, out: str) -> int:
     """One of two processes; number 1 has the fault at a step."""
-    loop.STEP_SECONDS, watch.BEAT_SECONDS, watch.SILENT_SECONDS = 2.0, 0.2, 1.0
+    steps.STEP_SECONDS, watch.BEAT_SECONDS, watch.SILENT_SECONDS = 2.0, 0.2, 1.0
 
     def on_step(step: int) -> None:
         if os.environ["RANK"] == "1" and step + 1 == AT_STEP:

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dalle.config import from_json
 from dalle.errors import DalleError
-from dalle.training import loop
+from dalle.training import steps
 from dalle.training.loop import TrainConfig, train
 from dalle.training.saver import Saver
 from tests.toys import ToyConfig, ToySource, ToyTask
@@ -44,7 +44,7 @@ def train_toy(out: str, changes: dict[str, Any], task: dict[str, Any]) -> int:
             saved is whole.
     """
     if task.pop("wait_for_saves", False):
-        loop.Saver = WaitingSaver  # type: ignore[misc]
+        steps.Saver = WaitingSaver  # type: ignore[misc]
     toy = ToyTask(config=ToyConfig(width=8, depth=1, dropout=0.2), **task)
     try:
         result = train(

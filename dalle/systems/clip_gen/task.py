@@ -23,7 +23,6 @@ from dalle.protocols import Batch, EncodedSample, ImageTokenizer, Loss, Sample
 from dalle.sampling.filters import Sampling
 from dalle.sampling.joint_prompts import JointPrompts
 from dalle.systems.clip_gen.embedding_loss import Distance, embedding_loss, share_decoder
-from dalle.training.dalle_task import Neighbours
 from dalle.training.image_tokens import (
     check_sizes,
     codes_of,
@@ -32,6 +31,7 @@ from dalle.training.image_tokens import (
     summed_nll,
     view_of,
 )
+from dalle.training.neighbours import Neighbours
 
 PREVIEW_PICTURES = 4
 """Whose vectors previews show, where there are no prompts."""

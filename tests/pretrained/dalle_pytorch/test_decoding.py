@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from dalle.pretrained.dalle_pytorch.config import DallePytorchConfig
 from dalle.pretrained.dalle_pytorch.model import DallePytorch
 from dalle.sampling.decode import sample_codes
 from dalle.sampling.filters import Sampling
 from dalle.sampling.texts import complete_text
+from tests.fakes import fill_with_noise
 
 KINDS = ("full", "axial_row", "axial_col", "conv_like", "conv_like_old", "sparse")
 OPTIONS: list[dict[str, Any]] = [
@@ -45,8 +45,7 @@ def random_model(kind: str, **options: Any) -> DallePytorch:
         }
     )
     model = DallePytorch(config).eval()
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.5)
+    fill_with_noise(model, std=0.5)
     return model
 
 

@@ -19,6 +19,7 @@ from dalle.errors import InputError
 from dalle.sampling.joint_prompts import read_condition
 from dalle.sampling.picture import read_metadata
 from dalle.sampling.pipeline import Pipeline
+from tests.fakes import fill_with_noise
 from tests.training.compare import assert_same
 
 WATCHED: list[Path] = []
@@ -94,8 +95,7 @@ def model(trained: Path) -> Pipeline:
     loaded = dalle.load(trained, device="cpu")
     torch.manual_seed(0)
     assert isinstance(loaded.model, torch.nn.Module)
-    for parameter in loaded.model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+    fill_with_noise(loaded.model, std=0.5)
     return loaded
 
 

@@ -13,13 +13,21 @@ from dalle.errors import CheckpointError, ConfigError, DataError
 from dalle.models.clip_gen import ClipGenConfig
 from dalle.models.joint_condition import JointCondition
 from dalle.models.vqgan import Vqgan, VqganConfig
-from dalle.protocols import EncodedSample, Sample
+from dalle.protocols import EncodedSample
 from dalle.sampling.joint_prompts import JointPrompts
 from dalle.sampling.rerank import ClipReranker
 from dalle.systems.clip_gen.embedding_loss import embedding_loss, straight_through
 from dalle.systems.clip_gen.task import ClipGenObjective, ClipGenTask, drop
 from dalle.tokenizers.image import DvaeTokenizer
-from tests.fakes import FlatTokenizer, tiny_clip, tiny_dvae, tiny_text_tokenizer
+from tests.fakes import (
+    FlatTokenizer,
+    batch_of,
+    fill_with_noise,
+    noise_sample,
+    tiny_clip,
+    tiny_dvae,
+    tiny_text_tokenizer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +62,16 @@ def make_task(embedder, codec, *, xi=0.0, config=None, prompts=(), **objective):
 def random_model(task, seed=0):
     torch.manual_seed(seed)
     model = task.build()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    fill_with_noise(model, std=0.3)
     return model
 
 
 def make_sample(seed=0, captions=("a red cube",)):
-    pixels = np.random.default_rng(seed).integers(0, 256, (16, 12, 3), np.uint8)
-    return Sample(key="x", image=Image.fromarray(pixels), captions=captions)
+    return noise_sample(16, 12, seed=seed, captions=captions)
 
 
 def make_batch(task, count=4):
-    rows = [task.read(make_sample(seed=i), Random(i), train=False) for i in range(count)]
-    return task.prepare({n: torch.from_numpy(np.stack([r[n] for r in rows])) for n in rows[0]})
+    return batch_of(task, [make_sample(seed=i) for i in range(count)])
 
 
 def test_the_loss_is_that_of_the_codes_alone_and_starts_at_the_logarithm(embedder, codec):
