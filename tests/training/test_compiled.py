@@ -183,7 +183,7 @@ def test_a_layer_that_cannot_be_compiled_is_told() -> None:
     )
 
 
-# With the whole compiler, which takes half a minute a kind.
+# With the whole compiler, which takes minutes where nothing is compiled yet.
 
 
 def of_kind(kind: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
