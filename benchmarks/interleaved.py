@@ -12,21 +12,25 @@ import torch
 SIDE = 2048
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    began = time.perf_counter()
+def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time of one call: wall time, or another clock's."""
+    began = clock()
     call()
-    return time.perf_counter() - began
+    return clock() - began
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def in_turns(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each call in each round, all calls once a round, after one that is not counted."""
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(seconds(call))
+            times[name].append(seconds(call, clock))
     return times
 
 
@@ -35,7 +39,7 @@ def median_ratio(slow: list[float], fast: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def ceilings() -> dict[str, float]:
+def ceilings(clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """GFLOP/s of a matrix product (`a @ b`, and float32 through oneDNN as the linear layers take
     it), GB/s read and copied: the best of five."""
     from dalle.nn.linear import product
@@ -46,7 +50,7 @@ def ceilings() -> dict[str, float]:
     other = torch.empty_like(long)
 
     def best(call: Callable[[], object]) -> float:
-        return min(seconds(call) for _ in range(5))
+        return min(seconds(call, clock) for _ in range(5))
 
     flop = 2 * SIDE**3 / 1e9
     with torch.no_grad():

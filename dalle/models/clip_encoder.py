@@ -1,5 +1,7 @@
 """The transformer of both halves of a CLIP."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -37,6 +39,9 @@ class Encoder(nn.Module):
 
 class EncoderBlock(nn.Module):
     """Attention and MLP, each behind a layer norm and added to the stream."""
+
+    compiled: ClassVar = ("forward",)
+    """See `dalle.nn.transformer.Block`; this one's attention is plain products."""
 
     def __init__(self, width: int, *, heads: int, depth: int) -> None:
         super().__init__()

@@ -80,6 +80,8 @@ def linear(
     Which of the two runs follows from the processor's kind and the sizes, so that a run that is
     resumed computes as it did before.
     """
+    if torch.compiler.is_compiling():
+        return _traced(x, weight, bias)
     kept = _KEPT.get()
     if kept is not None and _worth_keeping(x, weight):
         packed = kept.get(weight, x.numel() // x.shape[-1], _packer(x))
@@ -102,6 +104,27 @@ def linear32(
 def product(x: Float[Tensor, "n i"], weight: Float[Tensor, "o i"]) -> Float[Tensor, "n o"]:
     """x weight^T in the same way, where no gradient is recorded."""
     return _product(x, weight) if _pays(x, weight) else x @ weight.t()
+
+
+def _traced(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `torch.compile` sees: products by one operator, where they might go to oneDNN."""
+    if (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])  # type: ignore[no-any-return]
+    return F.linear(x, weight, bias)
+
+
+@torch.library.custom_op("dalle::linear", mutates_args=())
+def _operator(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return linear(x, weight, bias)
+
+
+@_operator.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
 
 
 def _pays(x: Tensor, weight: Tensor) -> bool:
@@ -182,6 +205,8 @@ def _onednn() -> Callable[..., Tensor] | None:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _operator(x, weight, bias)
     operator = _onednn()
     assert operator is not None
     return operator(x, weight, bias, "none", [], "")

@@ -7,6 +7,7 @@ Source: arXiv 2102.12092, section 2.2, appendix B.1; arXiv 1904.10509, section 5
 """
 
 import math
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,6 +31,9 @@ class QuickGELU(nn.Module):
 class Block(nn.Module):
     """One attention and one MLP, each a residual branch: "b t d" -> "b t d"."""
 
+    compiled: ClassVar = ("before_attention", "after_attention")
+    """Methods that `torch.compile` may take, each by itself: attention has forms of its own."""
+
     def __init__(
         self,
         *,
@@ -50,9 +54,19 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b t d"], layer: int, attend: Attend) -> Tensor:
+        queries, keys, values = self.before_attention(x)
+        mixed = attend(layer, queries, keys, values)
+        return self.after_attention(x, mixed.transpose(1, 2).flatten(2))
+
+    def before_attention(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b h t c"]:
+        """Queries, keys and values."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each b h t d
-        mixed = attend(layer, queries, keys, values).transpose(1, 2).flatten(2)
+        return qkv.permute(2, 0, 3, 1, 4)
+
+    def after_attention(
+        self, x: Float[Tensor, "b t d"], mixed: Float[Tensor, "b t d"]
+    ) -> Float[Tensor, "b t d"]:
+        """The residual stream with both branches added, from the values that attention mixed."""
         x = x + self.dropout(self.attention_out(mixed))
         hidden = self.activation(self.mlp_in(self.mlp_norm(x)))
         return x + self.dropout(self.mlp_out(hidden))

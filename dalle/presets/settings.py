@@ -102,6 +102,9 @@ class LoopSettings:
     recompute: bool = False
     """Whether a transformer's layers are computed again in the backward pass rather than kept: much
     less memory for about a third more time."""
+    compile: bool = False
+    """Whether a transformer's layers go through `torch.compile`, once for all of them. Meant for
+    GPUs; needs a C++ compiler. See docs/training.md."""
     powersgd_rank: int | None = None
     """Under ddp: send of each gradient a product of two matrices of so many columns, from the end
     of the step size's warm-up on. See docs/distributed.md."""
@@ -160,6 +163,7 @@ def train_config(
         batch_size=loop.batch_size,
         micro_batches=loop.micro_batches,
         recompute=loop.recompute,
+        compile=loop.compile,
         powersgd_rank=loop.powersgd_rank,
         seed=seed,
         precision=loop.precision,

@@ -14,7 +14,7 @@ Source: ai-forever/ru-dalle (Apache-2.0); arXiv 2105.13290, section 2.4 (the nor
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -83,6 +83,9 @@ class RudalleConfig:
 class SandwichBlock(nn.Module):
     """One attention and one MLP, each between two norms: "b t d" -> "b t d"."""
 
+    compiled: ClassVar = ("before_attention", "after_attention")
+    """See `dalle.nn.transformer.Block`."""
+
     def __init__(self, *, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -96,9 +99,19 @@ class SandwichBlock(nn.Module):
         self.mlp_out_norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b t d"], layer: int, attend: Attend) -> Tensor:
+        queries, keys, values = self.before_attention(x)
+        mixed = attend(layer, queries, keys, values)
+        return self.after_attention(x, mixed.transpose(1, 2).flatten(2))
+
+    def before_attention(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "3 b h t c"]:
+        """Queries, keys and values."""
         qkv = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each b h t d
-        mixed = attend(layer, queries, keys, values).transpose(1, 2).flatten(2)
+        return qkv.permute(2, 0, 3, 1, 4)
+
+    def after_attention(
+        self, x: Float[Tensor, "b t d"], mixed: Float[Tensor, "b t d"]
+    ) -> Float[Tensor, "b t d"]:
+        """The residual stream with both branches added, from the values that attention mixed."""
         x = x + self.attention_out_norm(self.attention_out(mixed).clamp(-LARGEST, LARGEST))
         hidden = F.gelu(self.mlp_in(self.mlp_norm(x)), approximate="tanh")
         return x + self.mlp_out_norm(self.mlp_out(hidden))

@@ -7,6 +7,7 @@ import torch
 
 from dalle.errors import DataError, OutOfMemoryError
 from dalle.processes import lost_others
+from dalle.training.compiled import does_not_compile
 from dalle.training.settings import TrainConfig
 from dalle.training.world import World
 
@@ -16,6 +17,7 @@ def plain_words(config: TrainConfig, world: World) -> Iterator[None]:
     """Errors of torch that a user can do something about, in a sentence.
 
     Raises:
+        ConfigError: torch.compile cannot do what it was asked to.
         DataError: a process that reads data died.
         OutOfMemoryError: on any device; it says what to lower.
         RankError: another process of the run has gone.
@@ -29,6 +31,8 @@ def plain_words(config: TrainConfig, world: World) -> Iterator[None]:
                 f"a process that reads data died ({text.splitlines()[0]}); run the same command "
                 "again, with fewer num_workers if memory was short"
             ) from error
+        if config.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise does_not_compile(error) from error
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             if lost_others(error):
                 raise world.lost(error) from error

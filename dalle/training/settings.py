@@ -14,6 +14,7 @@ FREE = frozenset(
     {
         "micro_batches",
         "recompute",
+        "compile",
         "num_workers",
         "max_bad",
         "cache",
@@ -46,6 +47,9 @@ class TrainConfig:
     recompute: bool = False
     """Whether a transformer's layers forget what they computed until it is needed, and compute it
     again then: much less memory for about a third more time. A discrete VAE has no such layers."""
+    compile: bool = False
+    """Whether a transformer's layers go through `torch.compile`, all by the same code, around their
+    attention: it changes rounding alone. A discrete VAE has no such layers."""
     powersgd_rank: int | None = None
     """Under DDP: send of each gradient a product of two matrices of so many columns, from the end
     of the step size's warm-up on; None sends all of it."""

@@ -7,6 +7,7 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dalle.training.compiled import compile_layers
 from dalle.training.compression import check_compression
 from dalle.training.recompute import recompute_layers
 from dalle.training.settings import TrainConfig
@@ -51,10 +52,12 @@ def build_updater(
 
     Raises:
         ConfigError: the strategy that was asked for is not the one that came about, there is
-            nothing to recompute, or nothing that can be compressed.
+            nothing to compile or to recompute, or nothing that can be compressed.
         CheckpointError: the state is of another model.
     """
     check_compression(world, config)
+    if config.compile:  # before what is compiled is computed again
+        compile_layers(module, device=world.device, strategy=world.strategy)
     if config.recompute:  # before anything is hooked to the layers
         recompute_layers(module)
     if world.strategy.startswith("zero"):
