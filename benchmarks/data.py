@@ -41,6 +41,7 @@ from dalle.data.sources import open_source
 from dalle.data.token_cache import cached_codes
 from dalle.data.token_files import Encoding
 from dalle.data.transforms import dalle_augment
+from dalle.device_memory import keep_freed_memory
 from dalle.presets.dalle import DALLE_PRESETS
 from dalle.protocols import EncodedSample, ImageTokenizer, Sample, Source
 from dalle.tokenizers.text import TextTokenizer
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--webdataset", default=None)
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
+    keep_freed_memory()  # as training does
     if flags.webdataset:
         sys.path.insert(0, flags.webdataset)
     source = open_source(flags.folder, keep_empty=True, at_least=AT_LEAST)

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dalle.data.handing import Handed, HandedParts
@@ -49,6 +50,7 @@ def read_in_workers(
     """
     workers = None
     given: deque[Any] = deque()
+    places: dict[int, Tensor] = {}
 
     def giving(some: Iterator[Any]) -> Iterator[Any]:
         for item in some:
@@ -61,9 +63,14 @@ def read_in_workers(
             given.clear()
             following = giving(itertools.chain(again, items))
             workers = _start(parts, following, num_workers, timeout=timeout, pinned=pinned)
+            places.clear()
         try:
-            part = _wait_for(workers, timeout)
+            handed = _wait_for(workers, timeout)
             given.popleft()
+            if isinstance(handed, Handed):
+                # What is still mapped when it comes again need not be mapped again.
+                places[handed.place.data_ptr()] = handed.place
+            part = _taken(handed)
         except _WorkerLost as lost:
             workers = None
             item = given.popleft()
@@ -77,7 +84,7 @@ def _read_alone(parts: Parts | StreamParts, item: Any, *, timeout: float, pinned
     """Read one micro-batch in a new worker: nothing else that it reads ahead can kill it."""
     try:
         worker = _start(parts, iter([item]), 1, timeout=timeout, pinned=pinned)
-        return _wait_for(worker, timeout)
+        return _taken(_wait_for(worker, timeout))
     except _WorkerLost as lost:
         step, samples = parts.described(item)
         raise DataError(
@@ -125,13 +132,16 @@ def _start(
     return workers
 
 
-def _wait_for(workers: Iterator[Handed | Part], timeout: float) -> Part:
+def _taken(part: Handed | Part) -> Part:
+    return part if isinstance(part, Part) else part.taken()
+
+
+def _wait_for(workers: Iterator[Handed | Part], timeout: float) -> Handed | Part:
     """The next part; torch looks after its workers each time its own waiting ends."""
     waited = 0.0
     while True:
         try:
-            part = next(workers)
-            return part if isinstance(part, Part) else part.taken()
+            return next(workers)
         except RuntimeError as error:
             if str(error).startswith("Caught"):  # `read` raised it, and no worker was lost
                 raise
