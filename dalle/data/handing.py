@@ -8,6 +8,7 @@ takes what is in one copies it and gives the place back.
 import math
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -59,16 +60,18 @@ class HandedParts(Dataset[Handed]):
     """As many as there were unread at once, at most; a reader begins with none."""
 
     def __getitem__(self, item: object) -> Handed:
-        part = self.parts[item]  # type: ignore[index]
+        read = self.parts.rows(item)  # type: ignore[arg-type]
         arrays, end = {}, ALIGNED
-        for name, array in part.arrays.items():
-            arrays[name] = (end, tuple(array.shape), array.dtype)
-            end += -(-array.nbytes // ALIGNED) * ALIGNED
+        for name, first in (read.rows[0] if read.rows else {}).items():
+            shape = (len(read.rows), *first.shape)
+            arrays[name] = (end, shape, torch.from_numpy(first).dtype)
+            end += -(-len(read.rows) * first.nbytes // ALIGNED) * ALIGNED
         place = self._free_place(end)
         place[0] = TAKEN
-        for name, array in part.arrays.items():
-            _array(place, *arrays[name]).copy_(array)
-        return Handed(part=replace(part, arrays={}), place=place, arrays=arrays)
+        for name, where in arrays.items():
+            np.stack([row[name] for row in read.rows], out=_array(place, *where).numpy())
+        part = Part(arrays={}, unused=read.unused, error=read.error)
+        return Handed(part=part, place=place, arrays=arrays)
 
     def _free_place(self, size: int) -> UInt8[Tensor, " bytes"]:
         free = [place for place in self.places if place[0] == FREE]

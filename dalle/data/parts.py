@@ -51,6 +51,20 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """What one micro-batch is made of: equal arrays of each sample."""
+
+    rows: Sequence[Mapping[str, np.ndarray]]
+    unused: tuple[Unused, ...] = ()
+    error: DalleError | None = None
+
+    def stacked(self) -> Part:
+        """The micro-batch."""
+        arrays = stack(self.rows) if self.rows else {}
+        return Part(arrays=arrays, unused=self.unused, error=self.error)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Parts(Dataset[Part]):
     """One rank's micro-batches, numbered: step * micro_batches + micro-batch."""
 
@@ -79,12 +93,16 @@ class Parts(Dataset[Part]):
         return [sample_at(p, seed=self.seed, size=size)[1] for p in self.positions(number)]
 
     def __getitem__(self, number: int) -> Part:
+        return self.rows(number).stacked()
+
+    def rows(self, number: int) -> Rows:
+        """A micro-batch whose arrays are still those of its samples."""
         unused: list[Unused] = []
         try:
             rows = [self._row(position, unused) for position in self.positions(number)]
         except DalleError as error:  # carried over: a worker would wrap it in a traceback
-            return Part(arrays={}, unused=tuple(unused), error=error)
-        return Part(arrays=stack(rows), unused=tuple(unused))
+            return Rows(rows=[], unused=tuple(unused), error=error)
+        return Rows(rows=rows, unused=tuple(unused))
 
     def _row(self, position: int, unused: list[Unused]) -> Mapping[str, np.ndarray]:
         size = len(self.source)

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from dalle.data.order import permutation
-from dalle.data.parts import Part, Read, Unused, stack
+from dalle.data.parts import Part, Read, Rows, Unused
 from dalle.errors import DalleError, DataError
 from dalle.protocols import Stream, StreamRow
 
@@ -82,12 +82,16 @@ class StreamParts(Dataset[Part]):
         return item.step, ", ".join(row.key for _, row in item.rows)
 
     def __getitem__(self, item: RawPart) -> Part:
+        return self.rows(item).stacked()
+
+    def rows(self, item: RawPart) -> Rows:
+        """A micro-batch whose arrays are still those of its samples."""
         unused: list[Unused] = []
         try:
             rows = [self._row(one, item.spares, unused) for one in item.rows]
         except DalleError as error:  # carried over: a worker would wrap it in a traceback
-            return Part(arrays={}, unused=tuple(unused), error=error)
-        return Part(arrays=stack(rows), unused=tuple(unused))
+            return Rows(rows=[], unused=tuple(unused), error=error)
+        return Rows(rows=rows, unused=tuple(unused))
 
     def _row(
         self,

@@ -2,46 +2,49 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from dalle.data.handing import Handed, HandedParts
-from dalle.data.parts import Part, Parts, Unused
+from dalle.data.parts import Part, Parts, Rows, Unused
 from dalle.errors import DataError
 
 UNUSED = Unused(index=3, key="c", reason="cut off", substitute=4, substitute_key="d")
 
 
 class Ready(Parts):
-    """Parts that are there already."""
+    """Rows that are there already."""
 
-    def __getitem__(self, number: int) -> Part:
-        part: Any = self.source[number]
-        return part
-
-
-def some(seed: int, rows: int = 3) -> Part:
-    draw = torch.Generator().manual_seed(seed)
-    return Part(
-        arrays={
-            "image": torch.randint(0, 256, (rows, 5, 7, 3), dtype=torch.uint8, generator=draw),
-            "text": torch.randint(0, 9, (rows, 11), generator=draw),
-            "vector": torch.randn(rows, 2, generator=draw),
-            "one": torch.randn((), generator=draw),
-            "none": torch.zeros(0, 4),
-        },
-        unused=(UNUSED,),
-    )
+    def rows(self, number: int) -> Rows:
+        rows: Any = self.source[number]
+        return rows
 
 
-def reader(*parts: Part) -> HandedParts:
+def some(seed: int, count: int = 3) -> Rows:
+    draw = np.random.default_rng(seed)
+
+    def row() -> dict[str, np.ndarray]:
+        return {
+            "image": draw.integers(0, 256, (5, 7, 3), np.uint8),
+            "text": draw.integers(0, 9, 11),
+            "vector": draw.standard_normal((2, 3)).astype(np.float32).T,
+            "one": np.array(draw.standard_normal()),
+            "none": np.zeros((0, 4), np.float32),
+        }
+
+    return Rows(rows=[row() for _ in range(count)], unused=(UNUSED,))
+
+
+def reader(*parts: Rows) -> HandedParts:
     source: Any = list(parts)
     few: dict[str, Any] = {"batch_size": 1, "seed": 0, "rank": 0, "world": 1, "micro_batches": 1}
     return HandedParts(parts=Ready(source=source, read=lambda sample, random: None, **few))
 
 
-def assert_same(found: Part, expected: Part) -> None:
+def assert_same(found: Part, rows: Rows) -> None:
+    expected = rows.stacked()
     assert found.unused == expected.unused and found.error is expected.error
     assert found.arrays.keys() == expected.arrays.keys()
     for name, array in expected.arrays.items():
@@ -81,19 +84,19 @@ def test_what_is_taken_is_its_own() -> None:
 
 
 def test_places_of_another_size_are_let_go_of_once_they_are_taken() -> None:
-    read = reader(some(0), some(1, rows=8), some(2, rows=8))
+    read = reader(some(0), some(1, count=8), some(2, count=8))
     small = read[0]
     large = read[1]
     assert len(read.places) == 2
     assert_same(small.taken(), some(0))
     last = read[2]
     assert {p.data_ptr() for p in read.places} == {where(large), where(last)}
-    assert_same(large.taken(), some(1, rows=8))
-    assert_same(last.taken(), some(2, rows=8))
+    assert_same(large.taken(), some(1, count=8))
+    assert_same(last.taken(), some(2, count=8))
 
 
 def test_an_error_goes_with_it() -> None:
-    failed = Part(arrays={}, unused=(UNUSED,), error=DataError("all are damaged"))
+    failed = Rows(rows=[], unused=(UNUSED,), error=DataError("all are damaged"))
     assert_same(reader(failed)[0].taken(), failed)
 
 
