@@ -1,6 +1,6 @@
 """Sampling a few slots at once, of which all but the first stand on guesses: the same picture.
 
-A token is a function of the tokens before it and of its own uniform number. So a guess that comes
+A token is a function of the tokens before it and of its own noise. So a guess that comes
 out again was right, and with it what was sampled after it: each step settles one token and all that
 stand on right guesses. Where a step takes hardly longer for eight slots of a picture than for one,
 as with few pictures, this is faster in so far as the model is sure of what it draws.
