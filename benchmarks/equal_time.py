@@ -211,7 +211,7 @@ def report(runs: list[Run], flags: argparse.Namespace, **ceilings: object) -> No
 
 def draw(runs: list[Run], budget: float) -> Image.Image:
     """Losses over CPU seconds."""
-    width, height, left, low = 900, 480, 70, 430
+    width, height, left, low, beside = 1130, 480, 70, 430, 240
     image = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(image)
     losses = [loss for run in runs for at, _, loss in run.curve if at > budget / LOOKS / 2]
@@ -220,7 +220,7 @@ def draw(runs: list[Run], budget: float) -> Image.Image:
     bottom, top = bottom - margin, top + margin
 
     def place(seconds: float, loss: float) -> tuple[float, float]:
-        across = left + (width - left - 20) * seconds / budget
+        across = left + (width - beside - left) * seconds / budget
         return across, low - (low - 20) * (loss - bottom) / (top - bottom)
 
     for i in range(6):
@@ -228,12 +228,13 @@ def draw(runs: list[Run], budget: float) -> Image.Image:
         pen.line([place(0, loss), place(budget, loss)], fill="#e5e7eb")
         pen.text((8, place(0, loss)[1] - 6), f"{loss:.3f}", fill="black")
         pen.text((place(budget * i / 5, 0)[0] - 10, low + 6), f"{budget * i / 5:.0f}", fill="black")
-    pen.text((width // 2 - 120, low + 24), "CPU seconds of training, one thread", fill="black")
+    middle = (width - beside) // 2
+    pen.text((middle - 80, low + 24), "CPU seconds of training, one thread", fill="black")
     pen.text((left, 4), "held-out nats per image token", fill="black")
     for number, (run, colour) in enumerate(zip(runs, COLOURS, strict=False)):
         points = [place(at, loss) for at, _, loss in run.curve if loss <= top]
         pen.line(points, fill=colour, width=3 if run.name == "ours" else 2)
-        at = (width - 300, 30 + 18 * number)
+        at = (width - beside + 16, 30 + 18 * number)
         pen.line([at[0], at[1] + 6, at[0] + 24, at[1] + 6], fill=colour, width=3)
         label = run.name if run.name == "ours" else f"{run.name}, optimizer: {run.recipe}"
         pen.text((at[0] + 32, at[1]), label, fill="black")
