@@ -42,7 +42,7 @@ FAULTS = {fault.__name__: fault for fault in (fall_asleep, fail, be_killed, be_s
 
 def train_with(fault: str, out: str) -> int:
     """One of two processes; number 1 has the fault at a step."""
-    steps.STEP_SECONDS, watch.BEAT_SECONDS, watch.SILENT_SECONDS = 2.0, 0.2, 1.0
+    steps.STEP_SECONDS, watch.BEAT_SECONDS, watch.SILENT_SECONDS = 4.0, 0.2, 1.0
 
     def on_step(step: int) -> None:
         if os.environ["RANK"] == "1" and step + 1 == AT_STEP:
@@ -76,7 +76,7 @@ def test_one_that_hangs_ends_the_run_with_its_stack(tmp_path: Path) -> None:
     statuses, said = train_two("fall_asleep", out)
     assert statuses == [9, 9]
     host = socket.gethostname()
-    assert f"dalle: process 1 of 2 ({host}) has been in step 4 for 2 s and ends" in said
+    assert f"dalle: process 1 of 2 ({host}) has been in step 4 for 4 s and ends" in said
     for text in (said, log_path(out, 1).read_text()):
         assert "in fall_asleep" in text
     assert f"process 0 of 2 ({host})" in said
