@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dalle.layout import StreamLayout
-from dalle.nn.cache import Cache
+from dalle.nn.cache import Cache, by_prompt
 from dalle.nn.masks import Pattern, may_attend
 
 EVERY_SLOT = Pattern(name="full")
@@ -60,26 +60,12 @@ class SlotsAhead:
         local_values = kept.image_values.scatter_(2, where, values)[:, :, read]
 
         queries = queries * queries.shape[-1] ** -0.5
-        text = self._by_prompt(queries, kept.text_keys.transpose(-1, -2))  # b h w text
+        text = by_prompt(self.cache.blocks, queries, kept.text_keys.transpose(-1, -2))
         local = queries @ local_keys.transpose(-1, -2) + self._unread[pattern]
         weights = torch.softmax(torch.cat([text, local], dim=-1), dim=-1)
         num_text = text.shape[-1]
-        from_text = self._by_prompt(weights[..., :num_text], kept.text_values)
+        from_text = by_prompt(self.cache.blocks, weights[..., :num_text], kept.text_values)
         return from_text + weights[..., num_text:] @ local_values
-
-    def _by_prompt(
-        self, rows: Float[Tensor, "b h w i"], of_prompts: Float[Tensor, "prompts h i j"]
-    ) -> Float[Tensor, "b h w j"]:
-        """Each picture's rows times its prompt's matrices: one product for all of its samples."""
-        products = []
-        for block in self.cache.blocks:
-            matrices = of_prompts[block.prompts]
-            # b h w i -> p h (s w) i
-            grouped = rows[block.pictures].unflatten(0, (len(matrices), -1)).transpose(1, 2)
-            product = grouped.flatten(2, 3) @ matrices
-            back = product.unflatten(2, (-1, rows.shape[2])).transpose(1, 2)
-            products.append(back.flatten(0, 1))
-        return products[0] if len(products) == 1 else torch.cat(products)
 
 
 @cache

@@ -1,8 +1,8 @@
 """Sampling a few slots at once, of which all but the first stand on guesses: the same picture.
 
-A token is a function of the tokens before it and of its own noise. So a guess that comes
-out again was right, and with it what was sampled after it: each step settles one token and all that
-stand on right guesses. Where a step takes hardly longer for eight slots of a picture than for one,
+A token is a function of the tokens before it and of its own noise. So a guess that comes out again
+was right, and with it what was sampled after it: each step settles one token and all that stand on
+right guesses. Where a step takes hardly longer for eight slots of a picture than for one,
 as with few pictures, this is faster in so far as the model is sure of what it draws.
 
 Source: Jacobi decoding, arXiv 2305.10427, section 3; with fixed noise for sampled tokens, in place
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dalle.models.image_decoder import ImageDecoder
 from dalle.sampling.filters import Sampling, draw_token, guide
+from dalle.sampling.launch_prefill import prefill_launch
 from dalle.sampling.launches import LaunchShape
 
 WIDTH = 8
@@ -75,21 +76,16 @@ class AheadSteps:
         given: Int[Tensor, " image"],
         keep: Bool[Tensor, " image"],
     ) -> int:
-        """Fill the state for a launch whose groups show `texts`.
-
-        Returns:
-            The first slot to sample: those before it are kept as given.
-        """
-        known = int(keep.long().cumprod(0).sum())
+        """As that of `FixedStep`."""
+        known = prefill_launch(
+            self.model, self.cache, texts, nulls=self.nulls, given=given, keep=keep
+        )
         self.noise, self.keep = noise.t(), keep
         self.inputs[:, 0] = self.model.start_of_image
         self.inputs[:, 1:] = given
         self.log_prob.zero_()
         self.known.fill_(known)
         self.width, self.left, self.known_then = WIDTH, PLAYS, known
-        if self.nulls:
-            texts = torch.cat([texts, self.model.no_caption(texts[: self.nulls])])
-        self.model.prefill(texts, given[:known].expand(len(texts), -1), self.cache)
         return known
 
     def play(self) -> int:

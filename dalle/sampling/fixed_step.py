@@ -16,6 +16,7 @@ from dalle.protocols import Decoder
 from dalle.sampling.ahead import AheadSteps, pays
 from dalle.sampling.filters import Sampling, draw_token, guide
 from dalle.sampling.graph import recorded
+from dalle.sampling.launch_prefill import prefill_launch
 from dalle.sampling.launches import LaunchShape
 
 
@@ -99,17 +100,15 @@ class FixedStep:
         given: Int[Tensor, " image"],
         keep: Bool[Tensor, " image"],
     ) -> int:
-        known = int(keep.long().cumprod(0).sum())
+        known = prefill_launch(
+            self.model, self.cache, texts, nulls=self.nulls, given=given, keep=keep
+        )
         self.noise.copy_(noise)
         self.keep.copy_(keep)
         self.codes.copy_(given.unsqueeze(1).expand_as(self.codes))
         self.log_prob.zero_()
         self.slot.fill_(known)
         self.last.fill_(int(given[known - 1]) if known else self.model.start_of_image)
-        if self.nulls:
-            texts = torch.cat([texts, self.model.no_caption(texts[: self.nulls])])
-        prefix = given[:known].to(texts.device).expand(len(texts), -1)
-        self.model.prefill(texts, prefix, self.cache)
         return known
 
 

@@ -105,12 +105,14 @@ class Watch:
 
     def _give_up(self, seconds: float) -> None:
         self._complain(f"has been in {self._place} for {seconds:.0f} s and ends", lost=True)
-        start = self._log.stat().st_size
-        faulthandler.dump_traceback(self._file)
-        # In one piece: others may hang, and say so at the same moment, on the same terminal.
+        stack = b""
         with contextlib.suppress(OSError), self._log.open("rb") as log:
-            log.seek(start)
-            os.write(STDERR, log.read())
+            log.seek(0, os.SEEK_END)
+            faulthandler.dump_traceback(self._file)
+            stack = log.read()
+        # In one piece: others may hang, and say so at the same moment, on the same terminal.
+        with contextlib.suppress(OSError):
+            os.write(STDERR, stack) if stack else faulthandler.dump_traceback(STDERR)
         # Nothing less ends a process whose main thread waits for what does not come.
         os._exit(RankError.exit_status)
 

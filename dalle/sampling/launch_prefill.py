@@ -1,0 +1,34 @@
+"""What a launch begins with: its prompts, and the cells of an image prompt that come first."""
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from dalle.nn.cache import Cache
+from dalle.protocols import Decoder
+
+
+def prefill_launch(
+    model: Decoder,
+    cache: Cache,
+    texts: Shaped[Tensor, "groups *slots"],
+    *,
+    nulls: int,
+    given: Int[Tensor, " image"],
+    keep: Bool[Tensor, " image"],
+) -> int:
+    """Fill the cache of a launch whose groups show `texts`.
+
+    Args:
+        nulls: of how many prompts without a caption the pictures are guided away.
+        given: codes of an image prompt.
+        keep: True for the slots that are taken from it.
+
+    Returns:
+        The first slot to sample: those before it are kept as given.
+    """
+    known = int(keep.long().cumprod(0).sum())
+    if nulls:
+        texts = torch.cat([texts, model.no_caption(texts[:nulls])])
+    model.prefill(texts, given[:known].to(texts.device).expand(len(texts), -1), cache)
+    return known
