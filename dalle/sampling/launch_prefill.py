@@ -1,16 +1,17 @@
 """What a launch begins with: its prompts, and the cells of an image prompt that come first."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from dalle.nn.cache import Cache
 from dalle.protocols import Decoder
 
 
 def prefill_launch(
     model: Decoder,
-    cache: Cache,
+    cache: Any,
     texts: Shaped[Tensor, "groups *slots"],
     *,
     nulls: int,
@@ -20,6 +21,7 @@ def prefill_launch(
     """Fill the cache of a launch whose groups show `texts`.
 
     Args:
+        cache: one of the model's own, whatever kind that is.
         nulls: of how many prompts without a caption the pictures are guided away.
         given: codes of an image prompt.
         keep: True for the slots that are taken from it.
