@@ -90,14 +90,14 @@ class _WindowedAttention(torch.autograd.Function):
                     torch.mm(text_weights[b, h], head.text_values, out=mixed[b, h, :text])
 
                     flat = head.image_queries.flatten(0, 1)
-                    scores[:, :text] = product(flat, head.text_keys)
+                    torch.mm(flat, head.text_keys.t(), out=scores[:, :text])
                     local = torch.baddbmm(
                         unread, head.image_queries, head.image_keys.transpose(1, 2)
                     )
                     scores[:, text:].unflatten(0, local.shape[:2]).copy_(local)
                     over = torch.softmax(scores, -1, out=weights[b, h])
                     from_image = over[:, text:].unflatten(0, local.shape[:2]) @ head.image_values
-                    from_text = product(over[:, :text].contiguous(), head.text_values.t())
+                    from_text = over[:, :text] @ head.text_values
                     torch.add(
                         from_image,
                         from_text.view_as(from_image),
@@ -133,11 +133,11 @@ class _WindowedAttention(torch.autograd.Function):
                     image = windows.grid(wanted[text:]).contiguous()
                     read, asked = image.flatten(0, 1), head.image_queries.flatten(0, 1)
                     mean = windows.grid(means[b, h, text:])
-                    over_text = weights[b, h, :, :text].contiguous()
+                    over_text = weights[b, h, :, :text]
                     by_text = product(read, head.text_values)
                     by_text.sub_(mean.reshape(-1, 1)).mul_(over_text)
-                    by_keys[b, h, :text] += product(by_text.t(), asked.t())
-                    by_values[b, h, :text] += product(over_text.t(), read.t())
+                    by_keys[b, h, :text] += by_text.t() @ asked
+                    by_values[b, h, :text] += over_text.t() @ read
 
                     local = weights[b, h, :, text:].unflatten(0, image.shape[:2])
                     by_local = image @ head.image_values.transpose(1, 2)
