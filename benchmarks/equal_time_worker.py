@@ -79,15 +79,15 @@ class Ours(Contender):
 
     def loss(self, text: Tensor, codes: Tensor) -> Tensor:
         """A tenth of the captions dropped, an eighth of the loss the text's."""
-        from dalle.training.text_targets import text_targets
+        from dalle.training.image_tokens import summed_nll
+        from dalle.training.text_targets import text_targets, without_slots_past_all
 
         pads = torch.arange(text.shape[1]) + self.vocab
         text = torch.where(torch.rand(len(text), 1) < 0.1, pads, text)
-        output = self.model(text, codes)
-        of_text = F.cross_entropy(
-            output.text.flatten(0, 1), text_targets(text, self.vocab).flatten(), ignore_index=-1
-        )
-        return of_text / 8 + F.cross_entropy(output.image.flatten(0, 1), codes.flatten()) * 7 / 8
+        targets = without_slots_past_all(text_targets(text, self.vocab))
+        output = self.model(text, codes, text_logits=targets.shape[1])
+        of_text = summed_nll(output.text, targets) / (targets >= 0).sum().clamp(min=1)
+        return of_text / 8 + summed_nll(output.image, codes) / codes.numel() * 7 / 8
 
     def image_nll(self, text: Tensor, codes: Tensor) -> Tensor:
         """With its own caption."""

@@ -77,7 +77,7 @@ def likelihood(
         found["text"].append(_per_target(output.text, text_targets(own, model.text_vocab)))
         found["image"].append(_per_target(output.image, pictures))
         for name, text in (("shuffled", other[part]), ("none", model.no_caption(own))):
-            logits = model(text.to(model.device), pictures).image
+            logits = model(text.to(model.device), pictures, text_logits=0).image
             found[name].append(_per_target(logits, pictures))
         progress(len(own))
     nll = {name: torch.cat(parts) for name, parts in found.items()}

@@ -107,6 +107,8 @@ class Dalle(ImageDecoder):
         text: Int[Tensor, "b text"],
         codes: Int[Tensor, "b image"],
         picture_first: Bool[Tensor, " b"] | None = None,
+        *,
+        text_logits: int | None = None,
     ) -> DalleOutput:
         """Logits of every next token, given all tokens before it.
 
@@ -115,14 +117,17 @@ class Dalle(ImageDecoder):
             codes: the picture's codes in raster order, 0 <= code < image_vocab.
             picture_first: for a model of both orders, the rows whose text is given the whole
                 picture; their image logits mean nothing. None: the text is first in all rows.
+            text_logits: of how many text slots, from the first on, logits are wanted; None: of all
+                but the last. Nobody predicts what follows a text, and a text head is large.
         """
         if picture_first is None:
             hidden = self.run_stream(text, codes)
         else:
             hidden = self._run_both(text, codes, picture_first)
         split = self.layout.image_start
+        wanted = split - 1 if text_logits is None else text_logits
         return DalleOutput(
-            text=self._text_logits(hidden[:, : split - 1]),
+            text=self._text_logits(hidden[:, :wanted]),
             image=self.image_logits(hidden[:, split:]),
         )
 

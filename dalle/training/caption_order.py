@@ -44,8 +44,11 @@ def caption_losses(model: nn.Module, batches: Iterable[Batch]) -> dict[str, floa
         first = torch.ones(len(text), dtype=torch.bool, device=text.device)
         targets = batch.tensors["text_targets"]
         before = torch.cat([codes[-1:] if last is None else last, codes[:-1]])
-        own += summed_nll(model(text, codes, first).text, targets).item()
-        other += summed_nll(model(text, before, first).text, targets).item()
+        wanted = targets.shape[1]
+        for_own = model(text, codes, first, text_logits=wanted)
+        for_other = model(text, before, first, text_logits=wanted)
+        own += summed_nll(for_own.text, targets).item()
+        other += summed_nll(for_other.text, targets).item()
         count += float((targets >= 0).sum())
         last = codes[-1:]
     return {

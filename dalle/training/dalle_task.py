@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from dalle.checkpoint import TEXT_TOKENIZER
@@ -33,7 +34,7 @@ from dalle.training.image_tokens import (
     view_of,
 )
 from dalle.training.neighbours import Neighbours
-from dalle.training.text_targets import family_targets
+from dalle.training.text_targets import family_targets, without_slots_past_all
 
 
 class DalleTask:
@@ -150,7 +151,7 @@ class DalleTask:
         """Text and codes, and how many targets of each there are."""
         text = arrays["text"]
         codes = codes_of(arrays, self.image_tokenizer)
-        targets = self._text_targets(text, self.config)
+        targets = without_slots_past_all(self._text_targets(text, self.config))
         batch = Batch(
             tensors={"text": text, "codes": codes, "text_targets": targets},
             counts={"text": float((targets >= 0).sum()), "image": float(codes.numel())},
@@ -167,7 +168,9 @@ class DalleTask:
         """
         tensors, both = batch.tensors, self.both_orders
         order = (tensors["picture_first"],) if both else ()
-        output: DalleOutput = model(tensors["text"], tensors["codes"], *order)
+        output: DalleOutput = model(
+            tensors["text"], tensors["codes"], *order, **self._wanted(tensors["text_targets"])
+        )
         text = summed_nll(output.text, tensors["text_targets"]) / max(counts["text"], 1.0)
         codes = tensors["image_targets" if both else "codes"]
         image = summed_nll(output.image, codes) / max(counts["image"], 1.0)
@@ -178,6 +181,11 @@ class DalleTask:
         total = self.objective.total(metrics)
         metrics = {"loss": total, **metrics}
         return Loss(total=total, metrics={name: x.detach() for name, x in metrics.items()})
+
+    def _wanted(self, targets: Int[Tensor, "b targets"]) -> dict[str, int]:
+        """What a decoder is told of the text logits that are needed; others than ours, which learn
+        their pads, give them all."""
+        return {"text_logits": targets.shape[1]} if self.kind == "dalle" else {}
 
     @torch.no_grad()
     def validate(
@@ -192,10 +200,12 @@ class DalleTask:
         counts = {"text": 0.0, "image": 0.0}
         for batch in batches:
             text, codes = batch.tensors["text"], batch.tensors["codes"]
-            output: DalleOutput = model(text, codes)
-            sums["text"] += summed_nll(output.text, batch.tensors["text_targets"]).item()
+            targets = batch.tensors["text_targets"]
+            output: DalleOutput = model(text, codes, **self._wanted(targets))
+            sums["text"] += summed_nll(output.text, targets).item()
             sums["image"] += summed_nll(output.image, codes).item()
-            no_caption: DalleOutput = model(decoder.no_caption(text), codes)
+            none = self._wanted(targets[:, :0])
+            no_caption: DalleOutput = model(decoder.no_caption(text), codes, **none)
             sums["image_no_caption"] += summed_nll(no_caption.image, codes).item()
             for name in counts:
                 counts[name] += batch.counts[name]

@@ -33,6 +33,13 @@ def text_targets(text: Int[Tensor, "b text"], vocab: int) -> Int[Tensor, "b targ
     return targets.masked_fill(is_pad[:, :1], -1)
 
 
+def without_slots_past_all(targets: Int[Tensor, "b targets"]) -> Int[Tensor, "b longest"]:
+    """The targets up to the last slot in which any row has one, so that nobody computes logits of
+    the slots behind it; one slot at least."""
+    upto = (targets >= 0).any(0).nonzero()
+    return targets[:, : int(upto[-1]) + 1 if len(upto) else 1]
+
+
 def _dalle_pytorch(
     text: Int[Tensor, "b text"], config: DallePytorchConfig
 ) -> Int[Tensor, "b targets"]:

@@ -80,7 +80,7 @@ def test_the_largest_micro_batch_follows_from_what_is_free(
     largest = []
     for free in (400, 1200):
         monkeypatch.setattr(rehearsal, "free_bytes", lambda device, free=free: free * MIB)
-        monkeypatch.setattr(rehearsal, "TRIAL_SECONDS", 10.0 if free == 400 else 0.0)
+        monkeypatch.setattr(rehearsal, "TRIAL_SECONDS", 100.0 if free == 400 else 0.0)
         assert main(words) == 0
         said = capsys.readouterr().out
         assert f"; {free:,} MiB were free" in said

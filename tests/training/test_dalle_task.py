@@ -109,6 +109,32 @@ def test_counts_are_those_of_the_targets(task):
     assert torch.isfinite(task.loss(task.build(), nothing, step=0, counts=nothing.counts).total)
 
 
+def test_text_logits_are_computed_up_to_the_last_target(task):
+    model, batch = task.build(), make_batch(task)
+    fill_with_noise(model, std=0.2)
+    text, targets = batch.tensors["text"], batch.tensors["text_targets"]
+    every = text_targets(text, task.config.text_vocab)
+    longest = targets.shape[1]
+    assert 1 < longest < every.shape[1]
+    assert torch.equal(every[:, :longest], targets) and (targets[:, -1] >= 0).any()
+    assert (every[:, longest:] == -1).all()
+    slots = []
+    model.register_forward_hook(lambda module, given, out: slots.append(out.text.shape[1]))
+    losses = {}
+    for name, wanted in (("all", every), ("few", targets)):
+        tensors = {**batch.tensors, "text_targets": wanted}
+        counted = type(batch)(tensors=tensors, counts=batch.counts)
+        model.zero_grad()
+        loss = task.loss(model, counted, step=0, counts=batch.counts)
+        loss.total.backward()
+        gradients = {name: x.grad.clone() for name, x in model.named_parameters()}
+        losses[name] = loss.total.item(), gradients
+    assert slots == [every.shape[1], longest]
+    assert losses["few"][0] == pytest.approx(losses["all"][0], rel=1e-6)
+    for name, gradient in losses["all"][1].items():
+        torch.testing.assert_close(losses["few"][1][name], gradient, atol=1e-6, rtol=1e-4)
+
+
 def test_training_draws_captions_and_drops_some_and_evaluation_takes_the_first(
     text_tokenizer, image_tokenizer
 ):
