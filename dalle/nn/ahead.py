@@ -56,8 +56,8 @@ class SlotsAhead:
         kept, pattern = self.cache.layers[layer], self.patterns[layer]
         read = slice(self._from[pattern], self.end)
         where = self.slots[:, None, :, None].expand_as(keys)
-        local_keys = kept.image_keys.scatter_(2, where, keys)[:, :, read]
-        local_values = kept.image_values.scatter_(2, where, values)[:, :, read]
+        local_keys = kept.image_keys[0].scatter_(2, where, keys)[:, :, read]
+        local_values = kept.image_values[0].scatter_(2, where, values)[:, :, read]
 
         queries = queries * queries.shape[-1] ** -0.5
         text = by_prompt(self.cache.blocks, queries, kept.text_keys.transpose(-1, -2))

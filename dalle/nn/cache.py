@@ -61,8 +61,8 @@ class Cache:
         slots = torch.arange(layout.length, device=device)
         image, text = slots[layout.image_start :, None], slots[: layout.image_start]
 
-        def empty(count: int, slots: int) -> Tensor:
-            return torch.zeros(count, heads, slots, head_width, dtype=dtype, device=device)
+        def empty(*shape: int) -> Tensor:
+            return torch.zeros(*shape, head_width, dtype=dtype, device=device)
 
         def unless(allowed: Tensor) -> Tensor:
             zeros = torch.zeros(allowed.shape, dtype=dtype, device=device)
@@ -71,11 +71,13 @@ class Cache:
         unread = {pattern: unless(table.reads) for pattern, table in tables.items()}
 
         def layer(pattern: Pattern, table: KeptSlots) -> LayerCache:
+            of_text = self.prompts, heads, layout.image_start
+            of_image = table.stretches, pictures, heads, table.kept // table.stretches
             return LayerCache(
-                text_keys=empty(self.prompts, layout.image_start),
-                text_values=empty(self.prompts, layout.image_start),
-                image_keys=empty(pictures, table.kept),
-                image_values=empty(pictures, table.kept),
+                text_keys=empty(*of_text),
+                text_values=empty(*of_text),
+                image_keys=empty(*of_image),
+                image_values=empty(*of_image),
                 slots=table,
                 unread=unread[pattern],
                 unread_text=None
@@ -92,7 +94,7 @@ class Cache:
     def bytes_per_sample(self) -> int:
         """Memory of one more sample, in bytes; the text is shared."""
         per_picture = (
-            x[0] for layer in self.layers for x in (layer.image_keys, layer.image_values)
+            x[:, 0] for layer in self.layers for x in (layer.image_keys, layer.image_values)
         )
         return sum(x.numel() * x.element_size() for x in per_picture)
 
@@ -134,7 +136,8 @@ class Prefill:
             slots = torch.arange(max(0, known - kept.slots.kept), known, device=keys.device)
             for store, new in ((kept.image_keys, keys), (kept.image_values, values)):
                 shared = new[:, :, start + slots].index_select(0, self.cache.prompt_of)
-                store[:, :, kept.slots.place[slots]] = shared
+                stretch, place = kept.split(kept.slots.place[slots])
+                store[stretch, :, :, place] = shared.permute(2, 0, 1, 3)
         if self.cache.empty is None:
             return dense_attention(queries, keys, values, self.masks[layer])
         mask = without_empty(self.masks[layer], self.cache.empty)

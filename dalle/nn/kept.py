@@ -35,6 +35,11 @@ class KeptSlots:
     listed: Int[Tensor, "image stretch"] | None = None
     """The places that each image slot reads, filled up with any, in place of a stretch."""
 
+    @property
+    def stretches(self) -> int:
+        """Of how many stretches what is kept consists; a list is taken from one."""
+        return 1 if self.listed is not None else self.kept // self.stretch
+
 
 def kept_slots(
     pattern: Pattern, layout: StreamLayout, device: torch.device | str | None = None

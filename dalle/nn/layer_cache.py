@@ -1,4 +1,8 @@
-"""One layer's keys and values while decoding, and where a step finds and leaves them."""
+"""One layer's keys and values while decoding, and where a step finds and leaves them.
+
+What a step reads of all pictures, one column of the grid, say, lies in one piece: products in 16
+bits would copy it otherwise.
+"""
 
 from dataclasses import dataclass
 
@@ -13,10 +17,13 @@ from dalle.nn.kept import KeptSlots
 class Places:
     """Where one step writes and reads, in all layers of a pattern."""
 
+    stretch_of_place: Int[Tensor, " 1"] | int
     place: Int[Tensor, " 1"] | int
-    stretch: Int[Tensor, " n"] | int | None
-    """The stretch, or the places that are listed; None where all that is kept is read."""
-    listed: bool
+    """Within the stretch that is written to."""
+    stretch: Int[Tensor, " 1"] | int
+    """That is read."""
+    listed: Int[Tensor, " n"] | None
+    """The places of it that are read; None where all are."""
     unread: Float[Tensor, "1 stretch"]
     unread_text: Float[Tensor, " text"] | None
 
@@ -27,8 +34,8 @@ class LayerCache:
 
     text_keys: Float[Tensor, "prompts h text d"]
     text_values: Float[Tensor, "prompts h text d"]
-    image_keys: Float[Tensor, "pictures h kept d"]
-    image_values: Float[Tensor, "pictures h kept d"]
+    image_keys: Float[Tensor, "stretches pictures h places d"]
+    image_values: Float[Tensor, "stretches pictures h places d"]
     slots: KeptSlots
     """Where each image slot is kept."""
     unread: Float[Tensor, "image stretch"]
@@ -39,49 +46,54 @@ class LayerCache:
     def at(self, slot: Int[Tensor, ""]) -> Places:
         """What a step at image slot `slot` writes and reads in layers of this one's pattern."""
         one, slots = slot.reshape(1), self.slots
-        place: Tensor | int = slots.place.index_select(0, one)
-        stretch: Tensor | int | None = None
-        if slots.listed is not None:
-            stretch = slots.listed.index_select(0, one)[0]
-        elif slots.stretch < slots.kept:
-            stretch = slots.stretch_of.index_select(0, one)
+        where: list[Tensor | int] = [
+            *self.split(slots.place.index_select(0, one)),
+            slots.stretch_of.index_select(0, one),
+        ]
         if reads_numbers(slot.device):
-            place = int(place)
-            stretch = int(stretch) if slots.listed is None and stretch is not None else stretch
+            where = [int(x) for x in where]
+        elif slots.stretches == 1:
+            where = [0, where[1], 0]
+        stretch_of_place, place, stretch = where
         return Places(
+            stretch_of_place=stretch_of_place,
             place=place,
             stretch=stretch,
-            listed=slots.listed is not None,
+            listed=None if slots.listed is None else slots.listed.index_select(0, one)[0],
             unread=self.unread.index_select(0, one),
             unread_text=None
             if self.unread_text is None
             else self.unread_text.index_select(0, one)[0],
         )
 
+    def split(self, place: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+        """The stretches in which places are, and where in them."""
+        length = self.image_keys.shape[3]
+        return place // length, place % length
+
     def keep(
         self,
-        kept: Float[Tensor, "pictures h kept d"],
+        kept: Float[Tensor, "stretches pictures h places d"],
         new: Float[Tensor, "pictures h 1 d"],
         places: Places,
     ) -> None:
         """Write what belongs to a slot to its place in `kept`."""
         if isinstance(places.place, int):
-            kept.select(2, places.place).copy_(new.squeeze(2))
+            kept[places.stretch_of_place].select(2, places.place).copy_(new.squeeze(2))
+        elif isinstance(places.stretch_of_place, int):
+            kept[places.stretch_of_place].index_copy_(2, places.place, new)
         else:
-            kept.index_copy_(2, places.place, new)
+            kept[places.stretch_of_place, :, :, places.place] = new.permute(2, 0, 1, 3)
 
     def stretch(
-        self, kept: Float[Tensor, "pictures h kept d"], places: Places
+        self, kept: Float[Tensor, "stretches pictures h places d"], places: Places
     ) -> Float[Tensor, "pictures h stretch d"]:
         """What a slot reads of `kept`, together with what it does not."""
-        if places.stretch is None:
-            return kept
-        if places.listed and isinstance(places.stretch, Tensor):
-            return kept.index_select(2, places.stretch)
-        stretches = kept.unflatten(2, (-1, self.slots.stretch))
         if isinstance(places.stretch, int):
-            return stretches[:, :, places.stretch]
-        return stretches.index_select(2, places.stretch).squeeze(2)
+            stretch = kept[places.stretch]
+        else:
+            stretch = kept.index_select(0, places.stretch).squeeze(0)
+        return stretch if places.listed is None else stretch.index_select(2, places.listed)
 
 
 def reads_numbers(device: torch.device) -> bool:

@@ -156,11 +156,14 @@ def test_image_slot_takes_the_row_and_column_of_the_token_it_predicts():
 def test_the_cache_of_a_row_layer_keeps_one_row_and_one_slot():
     config = tiny_config(5, 3)
     cache = random_model(config).new_cache(prompts=1, samples=2)
-    kept = [layer.image_keys.shape[2] for layer in cache.layers]
+    kept = [layer.image_keys.shape[0] * layer.image_keys.shape[3] for layer in cache.layers]
     # Row W + 1, column all, of which a step reads one column, conv largest offset + 1, full.
     assert kept == [4, 15, 6, 15]
     assert [layer.slots.stretch for layer in cache.layers] == [4, 5, 6, 15]
     assert cache.bytes_per_sample == sum(kept) * 2 * config.width * 4
+    for layer in cache.layers:
+        read = layer.stretch(layer.image_keys, layer.at(torch.tensor(7)))
+        assert read.shape[2] == layer.slots.stretch and read.is_contiguous()
 
 
 @pytest.mark.parametrize("width", [3968, 2688, 1920])
@@ -239,3 +242,13 @@ def test_patterns_must_name_every_layer():
         DalleConfig(
             text_vocab=1, image_vocab=1, depth=3, width=4, heads=1, patterns=("row", "full")
         )
+
+
+def test_fewer_text_logits_are_the_first_of_all() -> None:
+    config = tiny_config()
+    model, (text, codes) = random_model(config), random_stream(config, 2)
+    whole = model(text, codes)
+    for wanted in (0, 1, 3, 4):
+        part = model(text, codes, text_logits=wanted)
+        torch.testing.assert_close(part.text, whole.text[:, :wanted], atol=1e-6, rtol=1e-6)
+        assert torch.equal(part.image, whole.image)
