@@ -1,6 +1,7 @@
 """Times of several calls in turns, between two looks at what the machine can do."""
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 SIDE = 2048
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does
 
 
 def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

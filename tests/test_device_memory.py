@@ -1,5 +1,6 @@
 """What is said of memory: what is free, what was used at most."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,34 @@ def test_a_peak_is_that_of_what_is_in_use_at_a_time() -> None:
     first, second = map(int, told.stdout.split())
     assert 60 * MIB < first < 100 * MIB
     assert second < 30 * MIB
+
+
+LARGE_PAGES = """
+import contextlib
+from dalle.cli import main
+with contextlib.suppress(SystemExit):
+    main(["--version"])
+import torch
+import dalle.cli.train
+import dalle.sampling.load
+tensor, region = torch.ones(2**24), False
+for line in open("/proc/self/smaps"):
+    words = line.split()
+    if "-" in words[0] and not words[0].endswith(":"):
+        first, last = (int(word, 16) for word in words[0].split("-"))
+        region = first <= tensor.data_ptr() < last
+    if region and words[0] == "VmFlags:":
+        print("hg" in words)
+"""
+
+
+def test_commands_ask_for_large_pages_before_the_first_tensor() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    told = subprocess.run(
+        [sys.executable, "-c", LARGE_PAGES],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert told.stdout.split()[-1] == "True"  # after the version

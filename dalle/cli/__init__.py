@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, that of the error (`dalle.errors`), 130 after Ctrl-C, 1 for a bug.
     """
+    # Large pages for large tensors on the CPU, which torch's allocator reads before its first one:
+    # 3 to 6 % of a step of training and of sampling (docs/performance.md).
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter is no reason to stop.
         getattr(stream, "reconfigure", lambda errors: None)(errors="replace")
