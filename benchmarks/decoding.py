@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from decoding_baselines import GrowingCache, Record, StaticCache
-from interleaved import ceilings, conditions, median_ratio, report, seconds
+from interleaved import ceilings, conditions, in_turns, median_ratio, report
 from peers import peers
 from torch import Tensor
 
@@ -77,13 +77,7 @@ def compare(
             del calls["whole stream again"]
         if flags.only_ours:
             calls = {"ours": calls["ours"]}
-        times: dict[str, list[float]] = {name: [] for name in [*calls, *theirs]}
-        for _ in range(flags.rounds + 1):  # the first is not counted
-            for name, call in calls.items():
-                times[name].append(seconds(call))
-            for name, peer in theirs.items():
-                times[name].append(peer())
-    taken = {name: several[1:] for name, several in times.items()}
+        taken = in_turns({**calls, **theirs}, flags.rounds)
     ceiling = first[f"{precision}_gflops"]
     return [
         {

@@ -14,8 +14,10 @@ class Peer:
     """One of them; called, it does a step and gives the seconds that it took."""
 
     def __init__(self, name: str, mode: str, *, batch: int, precision: str, folder: Path) -> None:
-        # Without our own package on the way, whose name another one has too.
-        clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        # Without our own package on the way, whose name another one has too, and with pages of
+        # memory as they take them.
+        ours = ("PYTHONPATH", "THP_MEM_ALLOC_ENABLE")
+        clean = {k: v for k, v in os.environ.items() if k not in ours}
         extra = os.environ.get("PEERS_PATH")
         if extra:
             clean["PYTHONPATH"] = extra
