@@ -16,6 +16,7 @@ from interleaved import ceilings, conditions, in_turns, median_ratio, report
 from torch import Tensor
 from torch.nn import functional as F
 
+from dalle.device_memory import keep_freed_memory
 from dalle.layout import StreamLayout
 from dalle.nn.attention import choose_form
 from dalle.nn.masks import Pattern, dense_mask
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     flags = parser.parse_args()
+    keep_freed_memory()  # as `dalle train` does
     torch.manual_seed(0)
     first = ceilings()
     rows = [

@@ -1,7 +1,7 @@
 """Held-out loss after equal time: our model beside other projects', on the same tokens.
 
     python benchmarks/equal_time.py --preset demo --data shapes --vae FOLDER --minutes 4 \
-        --out FOLDER [--peers FOLDER]
+        --out FOLDER [--peers FOLDER] [--against NAME/RECIPE ...]
 
 Each contender trains in a process of its own on one thread, on the same batches of the same codes
 and words, in depth, width and heads of the preset; whoever has used the least CPU time so far does
@@ -51,13 +51,15 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--peers", type=Path)
+    named = {f"{name}/{recipe}": (name, recipe) for name, recipe in CONTENDERS}
+    parser.add_argument("--against", nargs="+", choices=named, default=list(named))
     parser.add_argument("--out", type=Path, required=True)
     flags = parser.parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)
     tokens = flags.out / "tokens.npz"
     if not tokens.exists():
         write_tokens(tokens, flags)
-    wanted = [("ours", "ours"), *(CONTENDERS if flags.peers else [])]
+    wanted = [("ours", "ours"), *(named[x] for x in flags.against if flags.peers)]
     first = ceilings()
     runs = [Run(name, recipe, tokens, flags.peers) for name, recipe in wanted]
     budget = 60 * flags.minutes
