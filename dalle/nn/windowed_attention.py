@@ -1,10 +1,10 @@
 """Exact attention of a sparse pattern by windows, forward and backward, for the CPU.
 
 Every image slot reads all text and its window: two products into one row of scores, one softmax.
-A head at a time: the scores of one (1024 x 320 for a row layer of the published stream, 1.3 MB)
-then stay in a core's cache between the products, which makes this faster than the same
-arithmetic over all heads through autograd, and than two fused kernels merged by their
-log-sum-exp (docs/performance.md).
+The image's slots a head at a time: the scores of one (1024 x 320 for a row layer of the published
+stream, 1.3 MB) then stay in a core's cache between the products, which makes this faster than the
+same arithmetic over all heads through autograd, and than two fused kernels merged by their
+log-sum-exp (docs/performance.md). What is small is done for all heads at once.
 """
 
 from dataclasses import dataclass
@@ -36,33 +36,34 @@ def windowed_attention(
 
 
 @dataclass(slots=True)
-class _Head:
-    """What one head of one sample reads; queries are scaled, image parts in groups' order."""
+class _Sample:
+    """What the heads of one sample read; queries are scaled, image parts in groups' order."""
 
-    text_queries: Float[Tensor, "text d"]
-    text_keys: Float[Tensor, "text d"]
-    text_values: Float[Tensor, "text d"]
-    image_queries: Float[Tensor, "groups size d"]
-    image_keys: Float[Tensor, "groups window d"]
-    image_values: Float[Tensor, "groups window d"]
+    text_queries: Float[Tensor, "h text d"]
+    text_keys: Float[Tensor, "h text d"]
+    text_values: Float[Tensor, "h text d"]
+    image_queries: Float[Tensor, "h groups size d"]
+    image_keys: Float[Tensor, "h groups window d"]
+    image_values: Float[Tensor, "h groups window d"]
 
 
-def _head(
-    queries: Float[Tensor, "t d"],
-    keys: Float[Tensor, "t d"],
-    values: Float[Tensor, "t d"],
+def _sample(
+    queries: Float[Tensor, "h t d"],
+    keys: Float[Tensor, "h t d"],
+    values: Float[Tensor, "h t d"],
     windows: Windows,
-) -> _Head:
-    text = len(queries) - windows.groups * windows.size
-    scale = queries.shape[1] ** -0.5
-    image_queries = queries.new_empty(windows.groups, windows.size, queries.shape[1])
-    return _Head(
-        text_queries=queries[:text] * scale,
-        text_keys=keys[:text].contiguous(),
-        text_values=values[:text].contiguous(),
-        image_queries=torch.mul(windows.grid(queries[text:]), scale, out=image_queries),
-        image_keys=windows.windows_of_padded(windows.padded(keys[text:])),
-        image_values=windows.windows_of_padded(windows.padded(values[text:])),
+) -> _Sample:
+    heads, length, width = queries.shape
+    text = length - windows.groups * windows.size
+    scale = width**-0.5
+    image_queries = queries.new_empty(heads, windows.groups, windows.size, width)
+    return _Sample(
+        text_queries=queries[:, :text] * scale,
+        text_keys=keys[:, :text].contiguous(),
+        text_values=values[:, :text].contiguous(),
+        image_queries=torch.mul(windows.grid(queries[:, text:]), scale, out=image_queries),
+        image_keys=windows.windows(keys[:, text:]),
+        image_values=windows.windows(values[:, text:]),
     )
 
 
@@ -83,26 +84,23 @@ class _WindowedAttention(torch.autograd.Function):
         later = queries.new_full((text, text), float("-inf")).triu_(1)
         with full_precision(queries.device):
             for b in range(batch):
-                for h in range(heads):
-                    head = _head(queries[b, h], keys[b, h], values[b, h], windows)
-                    own = torch.addmm(later, head.text_queries, head.text_keys.t())
-                    torch.softmax(own, -1, out=text_weights[b, h])
-                    torch.mm(text_weights[b, h], head.text_values, out=mixed[b, h, :text])
+                sample = _sample(queries[b], keys[b], values[b], windows)
+                own = torch.baddbmm(later, sample.text_queries, sample.text_keys.transpose(1, 2))
+                torch.softmax(own, -1, out=text_weights[b])
+                mixed[b, :, :text] = text_weights[b] @ sample.text_values
 
-                    flat = head.image_queries.flatten(0, 1)
-                    torch.mm(flat, head.text_keys.t(), out=scores[:, :text])
-                    local = torch.baddbmm(
-                        unread, head.image_queries, head.image_keys.transpose(1, 2)
-                    )
+                mixed_image = windows.grid(mixed[b, :, text:])
+                for h in range(heads):
+                    asked = sample.image_queries[h]
+                    text_keys, text_values = sample.text_keys[h], sample.text_values[h]
+                    torch.mm(asked.flatten(0, 1), text_keys.t(), out=scores[:, :text])
+                    local = torch.baddbmm(unread, asked, sample.image_keys[h].transpose(1, 2))
                     scores[:, text:].unflatten(0, local.shape[:2]).copy_(local)
                     over = torch.softmax(scores, -1, out=weights[b, h])
-                    from_image = over[:, text:].unflatten(0, local.shape[:2]) @ head.image_values
-                    from_text = over[:, :text] @ head.text_values
-                    torch.add(
-                        from_image,
-                        from_text.view_as(from_image),
-                        out=windows.grid(mixed[b, h, text:]),
-                    )
+                    over_image = over[:, text:].unflatten(0, local.shape[:2])
+                    from_image = over_image @ sample.image_values[h]
+                    from_text = over[:, :text] @ text_values
+                    torch.add(from_image, from_text.view_as(from_image), out=mixed_image[h])
         ctx.save_for_backward(queries, keys, values, mixed, text_weights, weights)
         ctx.windows = windows
         return mixed
@@ -121,38 +119,42 @@ class _WindowedAttention(torch.autograd.Function):
             # What the softmax takes off: for each query the mean of its weights' gradients.
             means = (gradient * mixed).sum(-1, keepdim=True)
             for b in range(queries.shape[0]):
-                for h in range(queries.shape[1]):
-                    head = _head(queries[b, h], keys[b, h], values[b, h], windows)
-                    wanted, own = gradient[b, h], text_weights[b, h]
-                    by_own = wanted[:text] @ head.text_values.t()
-                    by_own.sub_(means[b, h, :text]).mul_(own)
-                    by_queries[b, h, :text] = by_own @ head.text_keys
-                    by_keys[b, h, :text] = by_own.t() @ head.text_queries
-                    by_values[b, h, :text] = own.t() @ wanted[:text]
+                sample = _sample(queries[b], keys[b], values[b], windows)
+                wanted, own = gradient[b, :, :text], text_weights[b]
+                by_own = wanted @ sample.text_values.transpose(1, 2)
+                by_own.sub_(means[b, :, :text]).mul_(own)
+                by_queries[b, :, :text] = by_own @ sample.text_keys
+                by_text_keys = by_own.transpose(1, 2) @ sample.text_queries
+                by_text_values = own.transpose(1, 2) @ wanted
 
-                    image = windows.grid(wanted[text:]).contiguous()
-                    read, asked = image.flatten(0, 1), head.image_queries.flatten(0, 1)
-                    mean = windows.grid(means[b, h, text:])
+                images = windows.grid(gradient[b, :, text:]).contiguous()
+                image_means = windows.grid(means[b, :, text:])
+                by_image_queries = windows.grid(by_queries[b, :, text:])
+                by_windows_of_keys = torch.empty(sample.image_keys.shape, dtype=queries.dtype)
+                by_windows_of_values = torch.empty_like(by_windows_of_keys)
+                for h in range(queries.shape[1]):
+                    image, asked = images[h], sample.image_queries[h]
+                    read, flat = image.flatten(0, 1), asked.flatten(0, 1)
                     over_text = weights[b, h, :, :text]
-                    by_text = product(read, head.text_values)
-                    by_text.sub_(mean.reshape(-1, 1)).mul_(over_text)
-                    by_keys[b, h, :text] += by_text.t() @ asked
-                    by_values[b, h, :text] += over_text.t() @ read
+                    by_text = product(read, sample.text_values[h])
+                    by_text.sub_(image_means[h].reshape(-1, 1)).mul_(over_text)
+                    by_text_keys[h].addmm_(by_text.t(), flat)
+                    by_text_values[h].addmm_(over_text.t(), read)
 
                     local = weights[b, h, :, text:].unflatten(0, image.shape[:2])
-                    by_local = image @ head.image_values.transpose(1, 2)
-                    by_local.sub_(mean).mul_(local)
-                    windows.grid(by_keys[b, h, text:]).copy_(
-                        windows.add_up(by_local.transpose(1, 2) @ head.image_queries)
-                    )
-                    windows.grid(by_values[b, h, text:]).copy_(
-                        windows.add_up(local.transpose(1, 2) @ image)
-                    )
+                    by_local = image @ sample.image_values[h].transpose(1, 2)
+                    by_local.sub_(image_means[h]).mul_(local)
+                    torch.bmm(by_local.transpose(1, 2), asked, out=by_windows_of_keys[h])
+                    torch.bmm(local.transpose(1, 2), image, out=by_windows_of_values[h])
                     torch.add(
-                        by_local @ head.image_keys,
-                        product(by_text, head.text_keys.t()).view_as(image),
-                        out=windows.grid(by_queries[b, h, text:]),
+                        by_local @ sample.image_keys[h],
+                        product(by_text, sample.text_keys[h].t()).view_as(image),
+                        out=by_image_queries[h],
                     )
+                by_keys[b, :, :text] = by_text_keys
+                by_values[b, :, :text] = by_text_values
+                windows.grid(by_keys[b, :, text:]).copy_(windows.add_up(by_windows_of_keys))
+                windows.grid(by_values[b, :, text:]).copy_(windows.add_up(by_windows_of_values))
             by_queries *= queries.shape[-1] ** -0.5
         return by_queries, by_keys, by_values, None
 

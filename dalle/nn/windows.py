@@ -36,37 +36,31 @@ class Windows:
         """Slots in a window."""
         return (self.before + 1) * self.size
 
-    def grid(self, image: Shaped[Tensor, "image *d"]) -> Shaped[Tensor, "groups size *d"]:
+    def grid(self, image: Shaped[Tensor, "*h image d"]) -> Shaped[Tensor, "*h groups size d"]:
         """Image slots in raster order as a view of groups, for reading and for writing."""
         if self.transposed:
-            return image.unflatten(0, (self.size, self.groups)).transpose(0, 1)
-        return image.unflatten(0, (self.groups, self.size))
+            return image.unflatten(-2, (self.size, self.groups)).transpose(-3, -2)
+        return image.unflatten(-2, (self.groups, self.size))
 
-    def padded(self, image: Float[Tensor, "image d"]) -> Float[Tensor, "padded d"]:
-        """A copy in the order of the groups, behind `before` groups of zeros."""
-        copy = image.new_zeros((self.groups + self.before) * self.size, image.shape[1])
-        self.grid_of_padded(copy).copy_(self.grid(image))
-        return copy
+    def windows(self, image: Float[Tensor, "*h image d"]) -> Float[Tensor, "*h groups window d"]:
+        """A read-only copy of the window of each group, with zeros ahead of the first group; the
+        windows of neighbours overlap in memory."""
+        *heads, _, width = image.shape
+        padded = image.new_zeros(*heads, self.groups + self.before, self.size, width)
+        padded[..., self.before :, :, :] = self.grid(image)
+        strides = (*padded.stride()[:-3], self.size * width, width, 1)
+        return padded.as_strided((*heads, self.groups, self.window, width), strides)
 
-    def grid_of_padded(self, padded: Float[Tensor, "padded d"]) -> Float[Tensor, "groups size d"]:
-        """A view of what `padded` made, without the filling."""
-        return padded.unflatten(0, (-1, self.size))[self.before :]
-
-    def windows_of_padded(
-        self, padded: Float[Tensor, "padded d"]
-    ) -> Float[Tensor, "groups window d"]:
-        """A read-only view of what `padded` made; the windows of neighbours overlap."""
-        width = padded.shape[1]
-        shape = (self.groups, self.window, width)
-        return padded.as_strided(shape, (self.size * width, width, 1))
-
-    def add_up(self, windows: Float[Tensor, "groups window d"]) -> Float[Tensor, "groups size d"]:
-        """For every image slot the sum over all windows that it is in: the reverse of
-        `windows_of_padded`, for gradients."""
-        padded = windows.new_zeros(self.groups + self.before, self.size, windows.shape[2])
-        for place, part in enumerate(windows.split(self.size, dim=1)):
-            padded[place : place + self.groups] += part
-        return padded[self.before :]
+    def add_up(
+        self, windows: Float[Tensor, "*h groups window d"]
+    ) -> Float[Tensor, "*h groups size d"]:
+        """For every image slot the sum over all windows that it is in: the reverse of `windows`,
+        for gradients."""
+        *heads, _, _, width = windows.shape
+        padded = windows.new_zeros(*heads, self.groups + self.before, self.size, width)
+        for place, part in enumerate(windows.split(self.size, dim=-2)):
+            padded[..., place : place + self.groups, :, :] += part
+        return padded[..., self.before :, :, :]
 
 
 def cut_into_windows(pattern: Pattern, layout: StreamLayout) -> Windows:
