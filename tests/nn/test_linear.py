@@ -137,6 +137,20 @@ def test_weights_are_laid_out_once_and_forgotten_at_the_end():
         assert module._KEPT.get() is None
 
 
+def test_launches_of_few_rows_share_a_layout_and_none_are_no_rows(calls):
+    _, weight, bias = (t.detach() for t in tensors(4, width=160, out=120))
+    packs = module._packs(torch.float32)
+    with torch.no_grad(), weights_kept():
+        for rows in (0, 1, 2, 3, 5, 8):
+            x = torch.randn(rows, 160)
+            found = linear(x, weight, bias)
+            assert found.shape == (rows, 120)
+            torch.testing.assert_close(found, F.linear(x, weight, bias), atol=1e-4, rtol=1e-5)
+        assert len(module._KEPT.get().made) == packs
+    # One row and two are computed as four, which is faster.
+    assert [x[0] for x, _ in calls] == [4, 4, 3, 5, 8] * packs
+
+
 def test_nothing_is_kept_where_a_gradient_is_recorded():
     x, weight, bias = tensors(4, width=160, out=120)
     with weights_kept():
