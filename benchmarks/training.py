@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from dalle.device_memory import keep_freed_memory
 from dalle.models.dalle import Dalle, DalleConfig
-from dalle.nn.cross_entropy import cross_entropy
 from dalle.nn.masks import dense_mask
 from dalle.training.compiled import compile_layers
 from dalle.training.optim import OptimConfig, build_optimizer
@@ -90,9 +89,8 @@ def steps(batch: int, *, mixed: bool) -> dict[str, Callable[[], object]]:
 
     def split_loss(model: Dalle) -> Tensor:
         output = model(text, codes)
-        of_text = cross_entropy(output.text.flatten(0, 1), text[:, 1:].flatten()).mean()
-        of_image = cross_entropy(output.image.flatten(0, 1), codes.flatten()).mean()
-        return of_text / 8 + of_image * 7 / 8
+        of_text = F.cross_entropy(output.text.flatten(0, 1), text[:, 1:].flatten())
+        return of_text / 8 + F.cross_entropy(output.image.flatten(0, 1), codes.flatten()) * 7 / 8
 
     def joint_loss(model: Dalle) -> Tensor:
         start = codes.new_full((batch, 1), model.start_of_image)

@@ -46,15 +46,13 @@ class LayerCache:
     def at(self, slot: Int[Tensor, ""]) -> Places:
         """What a step at image slot `slot` writes and reads in layers of this one's pattern."""
         one, slots = slot.reshape(1), self.slots
-        where: list[Tensor | int] = [
-            *self.split(slots.place.index_select(0, one)),
-            slots.stretch_of.index_select(0, one),
-        ]
+        kept_at: Tensor | int = slots.place.index_select(0, one)
+        stretch: Tensor | int = slots.stretch_of.index_select(0, one)
         if reads_numbers(slot.device):
-            where = [int(x) for x in where]
-        elif slots.stretches == 1:
-            where = [0, where[1], 0]
-        stretch_of_place, place, stretch = where
+            kept_at, stretch = int(kept_at), int(stretch)
+        stretch_of_place, place = self.split(kept_at)
+        if slots.stretches == 1:
+            stretch_of_place = stretch = 0
         return Places(
             stretch_of_place=stretch_of_place,
             place=place,
@@ -66,8 +64,10 @@ class LayerCache:
             else self.unread_text.index_select(0, one)[0],
         )
 
-    def split(self, place: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-        """The stretches in which places are, and where in them."""
+    def split(
+        self, place: Int[Tensor, " n"] | int
+    ) -> tuple[Int[Tensor, " n"] | int, Int[Tensor, " n"] | int]:
+        """The stretch in which a place is, and where in it; of one number, or of a tensor."""
         length = self.image_keys.shape[3]
         return place // length, place % length
 

@@ -23,19 +23,6 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _disable_current_modes
 
-
-def _mkl_is_narrow(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    try:
-        first = cpuinfo.read_text("utf-8").split("\n\n")[0].splitlines()
-    except OSError:
-        return False
-    told = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in first)}
-    return told.get("vendor_id") == "AuthenticAMD" and int(told.get("cpu family", 0)) >= 26
-
-
-MKL_IS_NARROW = _mkl_is_narrow()
-"""Whether MKL uses half of what a core can do: AMD's since Zen 5 (family 26), on which it takes
-AVX2."""
 LEAST_ROWS = 8
 LEAST_PRODUCTS = 2**20
 """Below 8 rows, or 2^20 multiplications, oneDNN's fixed cost is more than it saves."""
@@ -44,6 +31,8 @@ LEAST_PRODUCTS = 2**20
 MOST_KEPT_ROWS = 256
 LEAST_KEPT = 2**14
 """Weights are laid out anew for at most so many rows, and if they are at least so many numbers."""
+ONE_LAYOUT = 8
+"""Up to so many rows take the same layout of weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +108,20 @@ def product(x: Float[Tensor, "n i"], weight: Float[Tensor, "o i"]) -> Float[Tens
     return _product(x, weight) if _pays(x, weight) else x @ weight.t()
 
 
+def _mkl_is_narrow(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        first = cpuinfo.read_text("utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return False
+    told = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in first)}
+    return told.get("vendor_id") == "AuthenticAMD" and int(told.get("cpu family", 0)) >= 26
+
+
+MKL_IS_NARROW = _mkl_is_narrow()
+"""Whether MKL uses half of what a core can do: AMD's since Zen 5 (family 26), on which it takes
+AVX2."""
+
+
 def _by_weight(gradient: Float[Tensor, "n o"], x: Float[Tensor, "n i"]) -> Float[Tensor, "o i"]:
     """gradient^T x, the gradient of a linear layer's weights.
 
@@ -186,8 +189,7 @@ def _product_of_kept(x: Tensor, kept: _Kept, weight: Tensor, bias: Tensor | None
         # oneDNN reads weights for four rows faster than for one or two: 3.7 ms in place of 4.6 and
         # 5.1 for all of the toy's (docs/performance.md) in float32.
         return _product_of_kept(torch.cat([x] * (4 // rows)), kept, weight, bias)[:rows]
-    # In one layout for few rows, however many they are.
-    layout = max(LEAST_ROWS, rows)
+    layout = max(ONE_LAYOUT, rows)
 
     def lay_out(weight: Tensor) -> Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), layout)  # type: ignore[no-any-return]

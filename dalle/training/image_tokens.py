@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional as F
 
 from dalle.data.transforms import center_crop, dalle_augment, to_float
 from dalle.errors import ConfigError
 from dalle.layout import StreamLayout
-from dalle.nn.cross_entropy import cross_entropy
 from dalle.pictures import grid
 from dalle.protocols import EncodedSample, ImageTokenizer, Sample
 from dalle.sampling.decode import sample_codes
@@ -60,7 +60,9 @@ def drawn_view(sample: EncodedSample, random: Random, *, train: bool) -> int:
 
 def summed_nll(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, ""]:
     """The sum of the cross entropies in nats; targets of -1 are none."""
-    return cross_entropy(logits.flatten(0, 1), targets.flatten()).sum()
+    return F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum"
+    )
 
 
 def draw_samples(

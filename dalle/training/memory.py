@@ -18,7 +18,6 @@ from dalle.models.dalle import Dalle
 from dalle.models.dvae import Dvae, DvaeConfig
 from dalle.models.image_decoder import ImageDecoder
 from dalle.nn.attention import WholeStream
-from dalle.nn.cross_entropy import by_torch
 from dalle.nn.masks import dense_mask
 from dalle.protocols import Batch, Task
 from dalle.storages import Live, key_of, saved_bytes
@@ -122,7 +121,6 @@ def measure_step(
         batch = _several(sample, samples)
         if on == "gpu":
             stack.enter_context(_GpuCasts(precision in TYPES))
-            stack.enter_context(by_torch())
         live = stack.enter_context(Live(module, batch, BLOCK[on]))
         with saved_bytes(module, block=BLOCK[on]) as saved:
             loss = task.loss(module, batch, step=0, counts=batch.counts).total
